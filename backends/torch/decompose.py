@@ -13,6 +13,9 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from .own_decompositions import DECOMPOSITIONS
+from .trace_rules import name_of
+
 # Decompositions may have operators that need a decomposition themselves.
 MOST_ROUNDS = 4
 
@@ -28,7 +31,7 @@ def decompose(graph: torch.fx.Graph, needed: Callable[[torch.fx.Node], bool]) ->
 def _replace(graph: torch.fx.Graph, node: torch.fx.Node) -> bool:
     """Replace a node by the nodes of its decomposition; return False if there is none."""
     inner = _decomposition(node)
-    if inner is None or any(n.op == "get_attr" for n in inner.nodes):
+    if inner is None or not all(_is_tensor_call(n) for n in inner.nodes):
         return False
     new: dict[torch.fx.Node, Any] = {}
     operands = iter(_inputs(node))
@@ -52,35 +55,56 @@ def _replace(graph: torch.fx.Graph, node: torch.fx.Node) -> bool:
     return True
 
 
+def _is_tensor_call(node: torch.fx.Node) -> bool:
+    """Return whether a node of a decomposition can be copied: it is no stored tensor, and what it
+    computes is known."""
+    return node.op in ("placeholder", "output") or (
+        node.op == "call_function" and "val" in node.meta
+    )
+
+
 def _inputs(node: torch.fx.Node) -> list[torch.fx.Node]:
     leaves, _ = tree_flatten((node.args, node.kwargs))
     return [leaf for leaf in leaves if isinstance(leaf, torch.fx.Node)]
 
 
 def _decomposition(node: torch.fx.Node) -> torch.fx.Graph | None:
-    """Return the graph of torch's decomposition of a node; its inputs are those of
-    :func:`_inputs`."""
-    target: Any = node.target
-    # Decompositions of the table lead to operators below those of torch's users.
-    own = target.decompose if target._can_decompose() else None
-    function = own or torch._decomp.decomposition_table.get(target)
-    if function is None:
-        return None
+    """Return the graph of the first decomposition that can translate a node; its inputs are those
+    of :func:`_inputs`."""
     leaves, form = tree_flatten((node.args, node.kwargs))
     places = [n for n, leaf in enumerate(leaves) if isinstance(leaf, torch.fx.Node)]
 
-    def run(*values: Any) -> Any:
-        given = [*leaves]
-        for place, value in zip(places, values, strict=True):
-            given[place] = value
-        args, keywords = tree_unflatten(given, form)
-        result = function(*args, **keywords)
-        # A named tuple would be a call of its class in the graph.
-        return list(result) if isinstance(result, tuple) else result
-
     values = [leaves[place].meta["val"] for place in places]
     modes = [v.fake_mode for v in values if isinstance(v, torch._subclasses.FakeTensor)]
-    if not modes:
-        return None
-    with modes[0]:
-        return make_fx(run)(*values).graph
+    for function in _functions(node) if modes else ():
+
+        def run(*values: Any, function: Any = function) -> Any:
+            given = [*leaves]
+            for place, value in zip(places, values, strict=True):
+                given[place] = value
+            args, keywords = tree_unflatten(given, form)
+            result = function(*args, **keywords)
+            if result is NotImplemented:
+                raise NotImplementedError
+            # A named tuple would be a call of its class in the graph.
+            return list(result) if isinstance(result, tuple) else result
+
+        try:
+            with modes[0]:
+                return make_fx(run)(*values).graph
+        except NotImplementedError:
+            continue
+    return None
+
+
+def _functions(node: torch.fx.Node) -> list[Any]:
+    """Return functions that compute the operator of a node from simpler ones, best first."""
+    target: Any = node.target
+    # Decompositions of torch's table lead to operators below those of torch's users.
+    own = target.decompose if target._can_decompose() else None
+    functions = (
+        DECOMPOSITIONS.get(name_of(node)),
+        own,
+        torch._decomp.decomposition_table.get(target),
+    )
+    return [function for function in functions if function is not None]

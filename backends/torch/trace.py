@@ -31,6 +31,7 @@ from . import (  # noqa: F401 (some register rules)
     trace_moves,
 )
 from .decompose import decompose
+from .own_decompositions import DECOMPOSITIONS
 from .trace_rules import (
     BINARY,
     CHECKS,
@@ -52,7 +53,7 @@ OPERATORS = frozenset([*UNCHANGED, *CHECKS, *RESHAPES, *ELEMENTWISE, *BINARY, *R
 
 def operators() -> list[str]:
     """Return the names of the operators that have a rule, e.g. ``aten.add``."""
-    names = [name for name in OPERATORS if not name.startswith("__")]
+    names = [n for n in OPERATORS | DECOMPOSITIONS.keys() if not n.startswith("__")]
     return [name if "." in name else f"aten.{name}" for name in names]
 
 
@@ -142,6 +143,7 @@ def _lacks_rule(node: torch.fx.Node) -> bool:
     name = name_of(node)
     # A decomposition of an operator in place would hide that it changes its argument.
     kept = name in OPERATORS or name in RANDOM or name.endswith("_")
+    kept = kept and node.kwargs.get("rounding_mode") is None
     return not kept and not _refusal(node)
 
 

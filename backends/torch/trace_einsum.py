@@ -18,6 +18,7 @@ def _einsum(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     operands = list(a["tensors"])
+    a.read.add("path")  # the result does not depend on the order of the products
     read = _read(a["equation"], [len(t.builder.shape_of(o)) for o in operands])
     if read is None:
         return unsupported(t, node, about, f"the equation {a['equation']!r}")

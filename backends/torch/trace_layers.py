@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from harness.extend.models import Operand
 
-from .trace_rules import RULES, OperatorArguments, TorchTranslation, length_of, name_of, unsupported
+from .trace_rules import (
+    RULES,
+    OperatorArguments,
+    Rule,
+    TorchTranslation,
+    length_of,
+    name_of,
+    unsupported,
+)
 
 
 @RULES.of("embedding")
@@ -104,10 +111,27 @@ def _normalize(
     variance = t.builder.node("+", [variance, epsilon], about, one)
     deviation = t.builder.node("sqrt", [variance], about, one)
     result = t.builder.add("/", [centered, deviation], {}, **about)
+    return _scale(t, result, weights, about)
+
+
+def _scale(
+    t: TorchTranslation, result: Operand, weights: Sequence[Operand | None], about: dict[str, Any]
+) -> Operand:
     for op, weight in zip("*+", weights, strict=True):
         if weight is not None:
             result = t.builder.add(op, [result, weight], {}, **about)
     return result
+
+
+def _over_channels(
+    t: TorchTranslation, a: OperatorArguments, about: dict[str, Any]
+) -> list[Operand | None]:
+    """Return the weight and the bias of a norm, with axes of length 1 after the channels."""
+    shape = (about["shape"][1], *[1] * (len(about["shape"]) - 2))
+    return [
+        None if weight is None else t.builder.reshape(weight, {**about, "shape": shape})
+        for weight in (a["weight"], a["bias"])
+    ]
 
 
 @RULES.of("instance_norm")
@@ -118,32 +142,46 @@ def _instance_norm(
         return unsupported(t, node, about, "with statistics of earlier batches")
     a.read.update(("momentum", "running_var"))
     axes = list(range(2, len(about["shape"])))
-    shape = (about["shape"][1], *[1] * len(axes))
-    weights = [
-        None if weight is None else t.builder.node("reshape", [weight], about, shape)
-        for weight in (a["weight"], a["bias"])
-    ]
-    return _normalize(t, a["input"], axes, a["eps"], weights, about)
+    return _normalize(t, a["input"], axes, a["eps"], _over_channels(t, a, about), about)
 
 
 @RULES.of("rms_norm")
 def _rms_norm(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    if a["eps"] is None or not _are_weights(t, a["weight"]):
-        return unsupported(t, node, about)
+    if a["eps"] is None:
+        return unsupported(t, node, about, "eps=None depends on the dtype: give eps as a number")
     weights = {"gamma": (a["weight"], "")}
+    if len(a["normalized_shape"]) > 1 or not _are_weights(t, a["weight"]):
+        return _rms_equations(t, a, about)
     return t.builder.layer("rms_norm", [a["input"]], {"epsilon": a["eps"]}, weights, about)
+
+
+def _rms_equations(t: TorchTranslation, a: OperatorArguments, about: dict[str, Any]) -> Operand:
+    rank, value = len(about["shape"]), a["input"]
+    axes = list(range(rank - len(a["normalized_shape"]), rank))
+    one = tuple(1 if n in axes else length for n, length in enumerate(about["shape"]))
+    square = t.builder.node("*", [value, value], about)
+    mean = t.builder.node("mean", [square], about, one, axis=axes, keepdims=True)
+    root = t.builder.node("sqrt", [t.builder.node("+", [mean, a["eps"]], about, one)], about, one)
+    result = t.builder.node("/", [value, root], about)
+    return _scale(t, result, (a["weight"], None), about)
 
 
 @RULES.of("group_norm")
 def _group_norm(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    if not _are_weights(t, a["weight"], a["bias"]):
-        return unsupported(t, node, about)
-    weights = {"gamma": (a["weight"], ""), "beta": (a["bias"], "")}
     each = length_of(node, 1) // a["num_groups"]
+    if not _are_weights(t, a["weight"], a["bias"]):
+        batch, _, *lengths = about["shape"]
+        wide = {**about, "shape": (batch, a["num_groups"], each, *lengths)}
+        value = t.builder.reshape(a["input"], wide)
+        axes = list(range(2, len(wide["shape"])))
+        value = _normalize(t, value, axes, a["eps"], (None, None), wide)
+        value = t.builder.reshape(value, about)
+        return _scale(t, value, _over_channels(t, a, about), about)
+    weights = {"gamma": (a["weight"], ""), "beta": (a["bias"], "")}
     attributes = {"groups": a["num_groups"], "each": each, "epsilon": a["eps"]}
     return t.builder.layer("group_norm", [a["input"]], attributes, weights, about, channels=1)
 
@@ -158,6 +196,10 @@ def _batch_norm(
         "moving_mean": (a["running_mean"], ""),
         "moving_variance": (a["running_var"], ""),
     }
+    if a["running_mean"] is None:
+        a.read.update(("training", "momentum"))
+        axes = [0, *range(2, len(about["shape"]))]
+        return _normalize(t, a["input"], axes, a["eps"], _over_channels(t, a, about), about)
     if a["momentum"] is None or not _are_weights(t, *(w for w, _ in weights.values())):
         return unsupported(t, node, about)
     own = {"epsilon": a["eps"], "momentum": round(1 - a["momentum"], 12)}
@@ -179,16 +221,34 @@ def _each(value: Sequence[int], rank: int) -> list[int]:
     return [*value] * rank if len(value) == 1 else [*value]
 
 
-@RULES.of("conv1d", "conv2d")
+def _batched(rule: Rule) -> Rule:
+    """Return a rule of images that also takes one image without an axis for the batch."""
+
+    def translate(
+        t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+    ) -> Any:
+        name = "input" if "input" in a else "self"
+        shape, rank = t.builder.shape_of(a[name]), int(name_of(node)[-2])
+        if len(shape) == rank + 2:
+            return rule(t, node, a, about)
+        one = {**about, "shape": (1, *about["shape"])}
+        a[name] = t.builder.reshape(a[name], {**about, "shape": (1, *shape)})
+        return t.builder.reshape(rule(t, node, a, one), about)
+
+    return translate
+
+
+@RULES.of("conv1d", "conv2d", "conv3d")
+@_batched
 def _convolution(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    kernel = [int(n) for n in node.args[1].meta["val"].shape]
+    kernel = t.builder.shape_of(a["weight"])
     rank = len(kernel) - 2
     padding = a["padding"] if isinstance(a["padding"], str) else _each(a["padding"], rank)
     attributes = {
         "units": kernel[0],
-        "kernel": kernel[2:],
+        "kernel": list(kernel[2:]),
         "stride": _each(a["stride"], rank),
         "padding": padding,
         "dilation": _each(a["dilation"], rank),
@@ -196,88 +256,179 @@ def _convolution(
         "bias": a["bias"] is not None,
     }
     axes = [*range(2, rank + 2), 1, 0]
-    if not _are_weights(t, a["weight"]):
-        return _computed_convolution(t, node, a, attributes, axes, about)
-    turn = f".transpose({', '.join(map(str, axes))})"
-    weights = {"W": (a["weight"], turn)} | ({} if a["bias"] is None else {"b": (a["bias"], "")})
-    return t.builder.layer(f"conv{rank}d", [a["input"]], attributes, weights, about, channels=1)
+    if rank < 3 and _are_weights(t, a["weight"]):
+        turn = f".transpose({', '.join(map(str, axes))})"
+        weights = {"W": (a["weight"], turn)} | ({} if a["bias"] is None else {"b": (a["bias"], "")})
+        return t.builder.layer(f"conv{rank}d", [a["input"]], attributes, weights, about, channels=1)
+    places = _windows(attributes["kernel"], a["stride"], a["dilation"], _pads(padding, attributes))
+    turned = t.builder.node("permute", [a["weight"]], about, [kernel[n] for n in axes], axes=axes)
+    return t.builder.with_channels_last(
+        a["input"],
+        lambda x, own: _plus(
+            t, t.builder.convolve(x, turned, places, a["groups"], own), a["bias"], own
+        ),
+        about,
+    )
 
 
-def _computed_convolution(
-    t: TorchTranslation,
-    node: torch.fx.Node,
-    a: OperatorArguments,
-    options: dict[str, Any],
-    axes: list[int],
-    about: dict[str, Any],
+def _plus(
+    t: TorchTranslation, value: Operand, bias: Operand | None, about: Mapping[str, Any]
 ) -> Operand:
-    """Add a convolution whose kernel is computed, e.g. by weight norm, as a product of windows and
-    the kernel. ``axes`` are the kernel's axes in the order of the spec language."""
-    if isinstance(options["padding"], str) or options["groups"] != 1:
-        return unsupported(t, node, about, "its kernel is computed")
-    batch, units, *counts = about["shape"]
-    channels, size = length_of(node, 1), options["kernel"]
-    last = [0, *range(2, len(about["shape"])), 1]
-    shape = [int(n) for n in node.args[0].meta["val"].shape]
-    value = t.builder.node("permute", [a["input"]], about, [shape[n] for n in last], axes=last)
-    windows = {
-        "axes": list(range(1, 1 + len(size))),
-        "size": size,
-        "lowest": False,
-        "stride": options["stride"],
-        "dilation": options["dilation"],
-        "pads": [[n, n] for n in options["padding"]],
+    return value if bias is None else t.builder.node("+", [value, bias], about)
+
+
+def _pads(padding: Sequence[int] | str, attributes: Mapping[str, Any]) -> list[list[int]]:
+    """Return the entries before and after each axis; ``same`` adds an odd entry after it."""
+    if not isinstance(padding, str):
+        return [[n, n] for n in padding]
+    totals = [
+        (size - 1) * dilation if padding == "same" else 0
+        for size, dilation in zip(attributes["kernel"], attributes["dilation"], strict=True)
+    ]
+    return [[n // 2, n - n // 2] for n in totals]
+
+
+def _windows(
+    size: Sequence[int], stride: Sequence[int], dilation: Sequence[int], pads: list[list[int]]
+) -> dict[str, Any]:
+    """Return the windows that a kernel or a pool sees, for :meth:`GraphBuilder.pool`."""
+    rank = len(size)
+    return {
+        "size": list(size),
+        "stride": _each(stride, rank),
+        "dilation": _each(dilation, rank),
+        "pads": pads,
     }
-    parts = t.builder.node("windows", [value], about, (batch, *counts, *size, channels), **windows)
-    entries = math.prod(size) * channels
-    parts = t.builder.node("reshape", [parts], about, (batch, *counts, entries))
-    kernel = t.builder.node("permute", [a["weight"]], about, (*size, channels, units), axes=axes)
-    kernel = t.builder.node("reshape", [kernel], about, (entries, units))
-    wide = (batch, *counts, units)
-    result = t.builder.node("@", [parts, kernel], about, wide)
-    if a["bias"] is not None:
-        result = t.builder.node("+", [result, a["bias"]], about, wide)
-    first = [0, len(wide) - 1, *range(1, len(wide) - 1)]
-    return t.builder.add("permute", [result], {"axes": first}, **about)
 
 
-@RULES.of("max_pool2d", "avg_pool2d")
+@RULES.of("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@_batched
+def _transposed_convolution(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    a.read.add("output_padding")  # the result's shape shows it
+    channels, _, *size = t.builder.shape_of(a["weight"])
+    pads = [[n, n] for n in _each(a["padding"], len(size))]
+    places = _windows(size, a["stride"], a["dilation"], pads)
+    settings = {n: {*places[n]} for n in ("size", "stride", "dilation")}
+    settings["padding"] = {n for n, _ in pads}
+    plain = len(size) == 2 and a["groups"] == 1 and not any(_each(a["output_padding"], 2))
+    square = all(len(values) == 1 for values in settings.values())
+    if plain and square and _are_weights(t, a["weight"], a["bias"]):
+        own = {n.replace("size", "kernel"): min(values) for n, values in settings.items()}
+        weights = {"W": (a["weight"], ".transpose(2, 3, 1, 0)"), "b": (a["bias"], "")}
+        units = {"units": about["shape"][1], **own}
+        return t.builder.layer("conv2d_transpose", [a["input"]], units, weights, about, channels=1)
+    each = about["shape"][1] // a["groups"]
+    axes = [0, *range(2, 2 + len(size)), 1]
+    kernel = t.builder.node("permute", [a["weight"]], about, (channels, *size, each), axes=axes)
+    return t.builder.with_channels_last(
+        a["input"],
+        lambda x, own: _plus(
+            t, t.builder.convolve_transposed(x, kernel, places, a["groups"], own), a["bias"], own
+        ),
+        about,
+    )
+
+
+@RULES.of("unfold")
+def _windows_of_axis(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    rank = len(about["shape"]) - 1
+    axis, size = a["dimension"] % rank, about["shape"][-1]
+    places = {**_windows([size], [a["step"]], [1], [[0, 0]]), "axes": [axis], "lowest": False}
+    *shape, _ = about["shape"]
+    shape.insert(axis + 1, size)
+    parts = t.builder.node("windows", [a["self"]], about, shape, **places)
+    axes = [n for n in range(rank + 1) if n != axis + 1]
+    return t.builder.node("permute", [parts], about, axes=[*axes, axis + 1])
+
+
+@RULES.of("im2col")
+def _unfold(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    batch, channels, *lengths = t.builder.shape_of(a["self"])
+    places, counts = _sliding(a, lengths)
+    last = (batch, *lengths, channels)
+    image = t.builder.node("permute", [a["self"]], about, last, axes=[0, 2, 3, 1])
+    own = (batch, *counts, *places["size"], channels)
+    more = {**places, "axes": [1, 2], "lowest": False}
+    parts = t.builder.node("windows", [image], about, own, **more)
+    axes = [0, 5, 3, 4, 1, 2]
+    moved = t.builder.node("permute", [parts], about, [own[n] for n in axes], axes=axes)
+    return t.builder.reshape(moved, about)
+
+
+@RULES.of("col2im")
+def _fold(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    batch, channels, *lengths = about["shape"]
+    places, counts = _sliding(a, lengths)
+    a.read.add("output_size")
+    wide = (batch, channels, *places["size"], *counts)
+    parts = t.builder.node("reshape", [a["self"]], about, wide)
+    axes = [0, 4, 5, 2, 3, 1]
+    parts = t.builder.node("permute", [parts], about, [wide[n] for n in axes], axes=axes)
+    image = t.builder.overlap_add(parts, places, lengths, about)
+    return t.builder.node("permute", [image], about, axes=[0, 3, 1, 2])
+
+
+def _sliding(a: OperatorArguments, lengths: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
+    """Return the windows of ``unfold`` or ``fold``, and their number along each axis."""
+    pads = [[n, n] for n in _each(a["padding"], 2)]
+    places = _windows(_each(a["kernel_size"], 2), a["stride"], a["dilation"], pads)
+    columns = (places[n] for n in ("size", "stride", "dilation", "pads"))
+    counts = [
+        (length + sum(pair) - (size - 1) * dilation - 1) // stride + 1
+        for length, size, stride, dilation, pair in zip(lengths, *columns, strict=True)
+    ]
+    return places, counts
+
+
+@RULES.of(*(f"{kind}_pool{rank}d" for kind in ("max", "avg") for rank in (1, 2, 3)))
+@_batched
 def _pool(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    name = "max_pool_first" if "max_pool" in str(node.target) else "avg_pool"
-    attributes: dict[str, Any] = {
-        "window": _each(a["kernel_size"], 2),
-        "stride": _each(a["stride"] or a["kernel_size"], 2),
-        "padding": _each(a["padding"], 2),
-    }
-    if (
-        a["ceil_mode"]
-        or a.get("divisor_override") is not None
-        or set(a.get("dilation", [1])) != {1}
+    lengths, counts = t.builder.shape_of(a["self"])[2:], about["shape"][2:]
+    rank, is_max = len(lengths), "max_pool" in str(node.target)
+    size = _each(a["kernel_size"], rank)
+    places = _windows(size, a["stride"] or size, a.get("dilation", [1]), [])
+    padding, counted = _each(a["padding"], rank), bool(a.get("count_include_pad", True))
+    a.read.add("ceil_mode")  # the result's shape shows it
+    ends = [
+        (count - 1) * stride + (size - 1) * dilation + 1 - length - before
+        for count, stride, size, dilation, length, before in zip(
+            counts,
+            *(places[n] for n in ("stride", "size", "dilation")),
+            lengths,
+            padding,
+            strict=True,
+        )
+    ]
+    places["pads"] = [[n, max(n, end)] for n, end in zip(padding, ends, strict=True)]
+    rounded = any(after > before for before, after in places["pads"])
+    if a.get("divisor_override") is not None or (
+        not is_max and rounded and counted and any(padding)
     ):
-        return unsupported(t, node, about)
-    if name == "avg_pool" and not a["count_include_pad"] and any(attributes["padding"]):
-        attributes["count_padding"] = False
-    return t.builder.layer(name, [a["self"]], attributes, {}, about, channels=1)
+        more = "divisor_override, or ceil_mode with padding"
+        return unsupported(t, node, about, more)
+    name, counted = ("max" if is_max else "mean"), counted and not rounded
+    return t.builder.pool(a["self"], places, name, about, counted, channels=1)
 
 
-@RULES.of("adaptive_avg_pool2d", "adaptive_avg_pool1d")
-def _adaptive(
+@RULES.of("max_pool2d_with_indices", "max_pool3d_with_indices")
+def _pool_with_indices(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
-) -> Operand:
-    shape = [int(n) for n in node.args[0].meta["val"].shape]
-    size = list(a["output_size"])
-    if set(size) == {1}:
-        attributes = {"axis": list(range(2, len(shape))), "keepdims": True}
-        return t.builder.add("mean", [a["self"]], attributes, **about)
-    if size == shape[2:]:
-        return a["self"]
-    if len(size) == 1 or any(n % m for n, m in zip(shape[2:], size, strict=True)):
-        return unsupported(t, node, about)
-    window = [n // m for n, m in zip(shape[2:], size, strict=True)]
-    attributes = {"window": window, "stride": window, "padding": [0, 0]}
-    return t.builder.layer("avg_pool", [a["self"]], attributes, {}, about, channels=1)
+) -> list[Operand]:
+    about["shape"], about["kind"] = tuple(node.meta["val"][0].shape), "float"
+    results = [_pool(t, node, a, about)]
+    if any(user.args[1] == 1 for user in node.users):
+        results.append(unsupported(t, node, about, "the places of the greatest entries"))
+    return results
 
 
 @RULES.of("scaled_dot_product_attention")

@@ -46,17 +46,10 @@ def _permute(
     return t.builder.add("permute", [a["self"]], {"axes": axes}, **about)
 
 
-@RULES.of("expand", "expand_as", "repeat")
+@RULES.of("expand", "expand_as")
 def _expand(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    if "repeats" in a and any(
-        n != 1 and length != 1
-        for n, length in zip(
-            reversed(a["repeats"]), reversed(node.args[0].meta["val"].shape), strict=False
-        )
-    ):
-        return unsupported(t, node, about)
     return t.builder.add("broadcast", [a["self"]], {}, **about)
 
 
@@ -136,3 +129,43 @@ def _index(
         return t.builder.add("constant", [], {}, **about)
     indices = [i for _, i in used]
     return t.builder.add("gather", [a["self"], *indices], {"axes": [n for n, _ in used]}, **about)
+
+
+@RULES.of("gather")
+def _gather(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    value, index, axis = a["self"], a["index"], a["dim"] % rank_of(node)
+    for place, length in enumerate(about["shape"]):
+        if place != axis:
+            value = t.builder.cut(value, place, (0, length, 1), about)
+    return t.builder.add("take_along_axis", [value, index], {"axis": axis}, **about)
+
+
+@RULES.of("sort", "argsort", "topk")
+def _sort(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Any:
+    """Add the sorted entries and their places; equal entries keep their order."""
+    axis, value = a.get("dim", -1) % rank_of(node), a["self"]
+    a.read.update(("stable", "sorted"))
+    own = {"axis": axis}
+    if a["largest"] if "largest" in a else a["descending"]:
+        own["descending"] = True
+    shape = t.builder.shape_of(value)
+    places = t.builder.node("argsort", [value], about, shape, "index", **own)
+    if "argsort" in str(node.target):
+        return places
+    entries = t.builder.node("sort", [value], about, shape, "float", **own)
+    bounds = (0, a.get("k", shape[axis]), 1)
+    kinds = zip((entries, places), ("float", "index"), strict=True)
+    return [t.builder.cut(v, axis, bounds, {**about, "kind": kind}) for v, kind in kinds]
+
+
+@RULES.of("one_hot")
+def _one_hot(
+    t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
+) -> Operand:
+    if a["num_classes"] < 0:
+        return unsupported(t, node, about, "a number of classes that depends on the data")
+    return t.builder.node("one_hot", [a["self"], a["num_classes"]], about, kind="float")

@@ -39,6 +39,7 @@ BINARY = {
     "ge": ">=",
     "eq": "==",
     "ne": "!=",
+    "prims.ne": "!=",
     "bitwise_and": "&",
     "bitwise_or": "|",
     "logical_and": "&",
@@ -49,6 +50,8 @@ BINARY = {
     "minimum": "minimum",
 }
 LOWEST = -1.0e30
+# From here on, softplus differs from its input only by rounding.
+LINEAR = 20
 # These operators return the entries of their first argument.
 UNCHANGED = frozenset(
     [
@@ -213,10 +216,14 @@ def _softplus(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
     beta, value = a["beta"], a["self"]
-    if beta == 1:
-        return t.builder.add("softplus", [value], {}, **about)
-    scaled = t.builder.add("*", [value, beta], {}, **about)
-    return t.builder.add("/", [t.builder.add("softplus", [scaled], {}, **about), beta], {}, **about)
+    scaled = value if beta == 1 else t.builder.add("*", [value, beta], {}, **about)
+    result = t.builder.add("softplus", [scaled], {}, **about)
+    if beta != 1:
+        result = t.builder.add("/", [result, beta], {}, **about)
+    if a["threshold"] >= LINEAR:
+        return result
+    is_linear = t.builder.node(">", [scaled, a["threshold"]], about, kind="boolean")
+    return t.builder.add("where", [is_linear, value, result], {}, **about)
 
 
 @RULES.of("max", "min")
@@ -227,16 +234,26 @@ def _extreme(
     if "other" in a:
         name = "maximum" if is_max else "minimum"
         return t.builder.add(name, [a["self"], a["other"]], {}, **about)
+    shape = t.builder.shape_of(a["self"])
     if "dim" not in a:
-        return unsupported(t, node, about)
+        own = {"axis": list(range(len(shape))), "keepdims": False}
+        return _extremum(t, a["self"], own, is_max, shape, about)[0]
     # The results are the extreme entries and their indices.
-    shape, axis = [int(n) for n in node.args[0].meta["val"].shape], a["dim"] % rank_of(node)
+    axis = a["dim"] % len(shape)
     about["shape"], about["kind"] = tuple(int(n) for n in node.meta["val"][0].shape), "float"
     own = {"axis": [axis], "keepdims": a["keepdim"]}
-    result, greatest = _extremum(t, a["self"], own, is_max, tuple(shape), about)
+    result, greatest = _extremum(t, a["self"], own, is_max, shape, about)
+    return [result, _first_greatest(t, greatest, axis, about)]
+
+
+def _first_greatest(
+    t: TorchTranslation, value: Operand, axis: int, about: dict[str, Any]
+) -> Operand:
+    """Return the index of the greatest entry along an axis, in the shape of ``about``."""
+    shape = list(t.builder.shape_of(value))
     shape.pop(axis)
-    indices = t.builder.node("argmax", [greatest], about, shape, "index", axis=axis)
-    return [result, t.builder.reshape(indices, {**about, "kind": "index"})]
+    indices = t.builder.node("argmax", [value], about, shape, "index", axis=axis)
+    return t.builder.reshape(indices, {**about, "kind": "index"})
 
 
 def _extremum(
@@ -272,16 +289,16 @@ def _clamp(
 def _along(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    name = name_of(node).lstrip("_")
-    dims = a["dim"] if isinstance(a["dim"], list) else [a["dim"]]
-    if len(dims) != 1:
-        return unsupported(t, node, about)
-    axis = dims[0] % rank_of(node)
-    if not a.get("keepdim"):
-        return t.builder.add(name, [a["self"]], {"axis": axis}, **about)
-    shape = [n for place, n in enumerate(about["shape"]) if place != axis]
-    reduced = t.builder.node(name, [a["self"]], about, shape, axis=axis)
-    return t.builder.add("reshape", [reduced], {}, **about)
+    name, value = name_of(node).lstrip("_"), a["self"]
+    axes = axes_of(a["dim"], rank_of(node))
+    if name != "logsumexp":
+        return t.builder.add(name, [value], {"axis": axes[0]}, **about)
+    a.read.add("keepdim")  # the result's shape shows it
+    for axis in reversed(axes):
+        shape = list(t.builder.shape_of(value))
+        shape.pop(axis)
+        value = t.builder.node(name, [value], about, shape, axis=axis)
+    return t.builder.reshape(value, about)
 
 
 @RULES.of("sum", "mean", "amax", "amin", "var", "std")
@@ -308,12 +325,15 @@ def _reduce(
 def _argmax(
     t: TorchTranslation, node: torch.fx.Node, a: OperatorArguments, about: dict[str, Any]
 ) -> Operand:
-    value, source = a["self"], node.args[0].meta["val"]
-    if a["dim"] is None:
-        return unsupported(t, node, about, "of all entries")
+    value, axis = a["self"], a["dim"]
+    a.read.add("keepdim")  # the result's shape shows it
+    shape = t.builder.shape_of(value)
     if "argmin" in str(node.target):
-        value = t.builder.node("negative", [value], about, tuple(source.shape), "float")
-    return t.builder.add("argmax", [value], {"axis": a["dim"] % source.ndim}, **about)
+        value = t.builder.node("negative", [value], about, shape, "float")
+    if axis is None:
+        value = t.builder.node("reshape", [value], about, (math.prod(shape),), "float")
+        shape, axis = (1,), 0
+    return _first_greatest(t, value, axis % len(shape), about)
 
 
 @RULES.of("_prelu_kernel")
@@ -378,8 +398,8 @@ def _cast(
 
 
 @RULES.of(
-    *("arange", "zeros", "ones", "full", "tril"),
-    *("scalar_tensor", "triu", "linspace", "empty", "diff", "eye"),
+    *("arange", "zeros", "ones", "full"),
+    *("scalar_tensor", "linspace", "empty", "eye"),
     *LIKE,
 )
 def _constant(

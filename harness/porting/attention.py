@@ -225,7 +225,7 @@ def _choose_layer(
     causal = attention.attributes["causal"]
     if mask := attention.inputs[3:]:
         formula = done[mask[0]]
-        if formula.op != "formula" or formula.attributes["formula"] != "causal":
+        if formula.op != "formula" or formula.attributes.get("shift") != 0:
             return None
         causal = True
     settings = {"keep": attention.attributes["keep"], "bias_o": _has_bias(out)}

@@ -215,16 +215,21 @@ def _cast(e: Equations, call: TracedCall) -> Expression:
     raise UsageError(f"{call.place}: a conversion to integers is not supported")
 
 
-def _causal(e: Equations, time: Dim) -> Expression:
+def _causal(e: Equations, time: Dim, shift: int = 0) -> Expression:
     steps = f"arange({e.write(time, 'time')})"
-    return Expression(f"{steps}[None, :] <= {steps}[:, None]", LEVELS["<="])
+    columns, rows = f"{steps}[None, :]", f"{steps}[:, None]"
+    if shift == -1:
+        return Expression(f"{columns} < {rows}", LEVELS["<"])
+    columns += f" + {-shift}" if shift < 0 else ""
+    rows += f" + {shift}" if shift > 0 else ""
+    return Expression(f"{columns} <= {rows}", LEVELS["<="])
 
 
 def _formula(e: Equations, call: TracedCall) -> Expression:
     a = call.attributes
     rank = len(call.shape)
     if a["formula"] == "causal":
-        return _causal(e, a["time"])
+        return _causal(e, a["time"], a["shift"])
     text = f"arange({e.write(a['length'], 'length')})"
     places = ["None"] * rank
     places[a["axis"]] = ":"
@@ -388,14 +393,15 @@ def _windows(e: Equations, call: TracedCall) -> Expression:
     before, after = ([pair[n] for pair in a["pads"]] for n in (0, 1))
     lists = {"axes": a["axes"], "size": a["size"], "stride": a["stride"], "dilation": a["dilation"]}
     lists |= {"padding": before} | ({"after": after} if after != before else {})
+    lists |= {"length": a["length"]} if "length" in a else {}
     usual = {"stride": 1, "dilation": 1, "padding": 0}
     arguments = [
         f"{n}=[{', '.join(e.write(v, n) for v in values)}]"
         for n, values in lists.items()
         if n not in usual or set(values) != {usual[n]} or (n == "padding" and "after" in lists)
     ]
-    arguments += ["lowest=1"] if a["lowest"] else []
-    return Expression(f"windows({', '.join([e.get(call.inputs[0]).text, *arguments])})")
+    arguments += ["lowest=1"] if a.get("lowest") else []
+    return Expression(f"{call.op}({', '.join([e.get(call.inputs[0]).text, *arguments])})")
 
 
 def _index(e: Equations, call: TracedCall) -> Expression:
@@ -430,5 +436,5 @@ RULES: Mapping[str, Rule] = {
     "attention": _attention,
     "index": _index,
     "weight": _weight,
-    "windows": _windows,
+    **dict.fromkeys(("windows", "overlap_add"), _windows),
 }

@@ -10,6 +10,7 @@ from harness.porting.attention_equations import (
     move_unit_axes,
     recognise_attention,
 )
+from harness.porting.constants import join_masks, recognise_constants
 from harness.porting.integers import write_integers_as_floats
 from harness.porting.loops import expand_loops
 from harness.porting.padding import join_padding
@@ -26,7 +27,6 @@ from harness.porting.simplify import (
     channels_last,
     drop_broadcasts,
     move_reshapes,
-    recognise_constants,
     select_rows,
     share_concatenations,
 )
@@ -37,6 +37,7 @@ PASSES = (
     drop_shifts,
     select_rows,
     recognise_constants,
+    join_masks,
     write_integers_as_floats,
     recognise_rotary,
     recognise_functions,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array
+from harness.porting.constants import common_number
 from harness.porting.rewriting import Calls
-from harness.porting.simplify import common_number
 from harness.porting.sizes import TracedCall
 
 # The points at which a function of one number is compared with the shipped functions, and the

@@ -16,6 +16,7 @@ LAYERS = {
     ("gru", False): "gru_reset_after",
     ("gru", True): "bidirectional_gru_reset_after",
     ("rnn_tanh", False): "simple_rnn_two_biases",
+    ("rnn_relu", False): "simple_rnn_two_biases",
 }
 
 
@@ -90,12 +91,10 @@ class RecurrentLayers:
 def _shipped_layer(call: TracedCall) -> str:
     a = call.attributes
     layer = LAYERS.get((a["cell"], bool(a["bidirectional"])))
-    if layer is None or (not a["bias"] and layer == "simple_rnn_two_biases"):
-        raise UsageError(
-            f"{call.place}: {a['cell']} {'in two directions' if a['bias'] else 'without biases'} "
-            "has no shipped layer"
-        )
-    return layer
+    if layer is None:
+        raise UsageError(f"{call.place}: {a['cell']} in two directions has no shipped layer")
+    no_bias = layer == "simple_rnn_two_biases" and not a["bias"]
+    return "simple_rnn_without_bias" if no_bias else layer
 
 
 def _check_states(call: TracedCall, done: Mapping[str, TracedCall]) -> None:
@@ -118,12 +117,14 @@ def _layer_call(
     owner = a["weights"][0].rpartition(".")[0]
     several = a["layers"] > 1
     settings: dict[str, Any] = {"units": int(shape[-1]) // (2 if a["bidirectional"] else 1)}
+    if a["cell"] == "rnn_relu":
+        settings["activation"] = "relu"
     return calls.layer(
         call,
         layer,
         [source],
         shape,
-        settings if a["bias"] else {**settings, "bias": False},
+        settings if a["bias"] or "rnn" in layer else {**settings, "bias": False},
         rules=((".*_l0*", f"{owner}.*_l{number}*") if several else ("", owner),),
         owner=f"{owner}.{number}" if several else owner,
     )

@@ -65,103 +65,10 @@ BINARY = frozenset(
     ]
 )
 ELEMENTWISE = UNARY | BINARY
-# The number that leaves the other operand unchanged.
-NEUTRAL: Mapping[str, Any] = {"+": 0, "*": 1, "&": True, "|": False}
 # Functions of an array along some of its axes.
 REDUCTIONS = frozenset(["mean", "sum", "max"])
 # Layers that work on the last axis only, whatever the axes before it.
 LAST_AXIS = frozenset(["dense", "layer_norm", "rms_norm"])
-
-
-def recognise_constants(
-    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
-) -> Iterable[TracedCall] | str:
-    """Replace numbers that depend on no input by a formula, if one is known."""
-    inputs = []
-    for name in call.inputs:
-        source = done.get(name)
-        number = (
-            common_number(source)
-            if source is not None and call.op in ELEMENTWISE | {"attention"}
-            else None
-        )
-        inputs.append(name if number is None else number)
-    call = call.with_inputs(inputs)
-    if (same := _unchanged_operand(call, done)) is not None:
-        return _with_shape(call, same)
-    if call.values is None or call.op in ("weight", "input"):
-        # A condition that is always true, or the same number for all scores.
-        constant = len(inputs) == 4 and not isinstance(inputs[3], str)
-        if call.op == "attention" and constant and inputs[3] is not False:
-            return [call.with_inputs(inputs[:3])]
-        if call.op == "where" and isinstance(inputs[0], bool):
-            chosen = done.get(inputs[1 if inputs[0] else 2])
-            return [call] if chosen is None else _with_shape(call, chosen)
-        return [call]
-    if (formula := _formula(call)) is not None:
-        last = [len(call.shape) - 2, len(call.shape) - 1]
-        kept = [formula["axis"]] if "axis" in formula else last
-        shape = [n if axis in kept else 1 for axis, n in enumerate(call.shape)]
-        # The spec language has no negative integers.
-        call = replace(call, kind="float") if formula.get("start", 0) < 0 else call
-        made = [replace(call, op="formula", inputs=(), attributes=formula, shape=tuple(shape))]
-        if tuple(shape) != call.shape:
-            made[0] = replace(made[0], name=calls.new(call, "", (), ()).name)
-            made.append(replace(call, op="broadcast", inputs=(made[0].name,), attributes={}))
-        return made
-    return [call]
-
-
-def _unchanged_operand(call: TracedCall, done: Mapping[str, TracedCall]) -> TracedCall | None:
-    """Return the operand that is the value of a call, e.g. ``x`` for ``x + 0``; None if there is
-    none."""
-    numbers = [i for i in call.inputs if not isinstance(i, str)]
-    if call.op not in NEUTRAL or len(numbers) != 1 or numbers[0] != NEUTRAL[call.op]:
-        return None
-    operand = done[call.sources[0]]
-    return operand if operand.kind == call.kind else None
-
-
-def _with_shape(call: TracedCall, value: TracedCall) -> list[TracedCall] | str:
-    """Return a value with the shape of a call, for :meth:`Calls.rewrite`."""
-    if value.shape == call.shape:
-        return value.name
-    return [replace(call, op="broadcast", inputs=(value.name,), attributes={})]
-
-
-def common_number(call: TracedCall) -> Any:
-    """Return the number that all entries of a constant call have in every trace, or None."""
-    if call.values is None or any(v.size == 0 for v in call.values):
-        return None
-    first = call.values[0].ravel()[0]
-    if call.op == "weight" or any((v != first).any() for v in call.values):
-        return None
-    # A float32 stands for the shortest decimal number that rounds to it, e.g. 0.3.
-    return float(str(first)) if first.dtype == np.float32 else first.item()
-
-
-def _formula(call: TracedCall) -> dict[str, Any] | None:
-    """Return the formula of a constant: ``causal`` masks, or ``arange`` along an axis."""
-    assert call.values is not None
-    first = call.values[0]
-    if first.ndim >= 2 and call.kind == "boolean" and all(_is_causal(v) for v in call.values):
-        return {"formula": "causal", "time": call.shape[-1]}
-    for axis, length in enumerate(call.shape if call.kind == "index" and first.size else ()):
-        if length == 1:
-            continue
-        start = int(first.ravel()[0])
-        steps = [start + np.arange(v.shape[axis]) for v in call.values]
-        if all(
-            (np.moveaxis(v, axis, -1) == row).all()
-            for v, row in zip(call.values, steps, strict=True)
-        ):
-            return {"formula": "arange", "axis": axis, "start": start, "length": length}
-    return None
-
-
-def _is_causal(mask: Any) -> bool:
-    rows, columns = mask.shape[-2:]
-    return rows == columns and bool((mask == np.tril(np.ones((rows, columns), bool))).all())
 
 
 def channels_last(
@@ -397,7 +304,11 @@ def drop_broadcasts(
     inputs = []
     for name in call.inputs:
         while name in done and done[name].op == "broadcast":
-            name = done[name].inputs[0]
+            source = done[done[name].inputs[0]]
+            # A product broadcasts the axes before its last two only.
+            if call.op not in ELEMENTWISE and source.shape[-2:] != done[name].shape[-2:]:
+                break
+            name = source.name
         inputs.append(name)
     call = call.with_inputs(inputs)
     if call.op not in ELEMENTWISE or not call.sources:

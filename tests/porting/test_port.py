@@ -11,12 +11,13 @@ from click.testing import CliRunner
 
 from harness.commands import cli
 
-MODELS = Path(__file__).with_name("models_torch.py")
 
-
-def port(folder: Path, name: str, *options: str, code: int = 0) -> dict[str, object]:
+def port(
+    folder: Path, name: str, *options: str, code: int = 0, file: str = "models_torch.py"
+) -> dict[str, object]:
     """Port a model of the tests; return what the command prints with ``--json``."""
-    arguments = ["port", f"{MODELS}:{name}", "-o", str(folder / "port"), "--check-on", "numpy"]
+    model = Path(__file__).with_name(file)
+    arguments = ["port", f"{model}:{name}", "-o", str(folder / "port"), "--check-on", "numpy"]
     done = CliRunner().invoke(cli, [*arguments, "--json", *options])
     assert done.exit_code == code, done.output
     return dict(json.loads(done.stdout)) if code < 2 else {"error": done.stderr}
@@ -46,6 +47,17 @@ def test_everyday_operators_are_decomposed_or_have_rules(tmp_path: Path) -> None
     ported = port(tmp_path, "Everyday", "--input", "x=batch,9,6")
     assert ported["proved"] is True
     assert ported["against"]["float64"] > 12  # type: ignore[index]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("name", "lengths"),
+    [("Sequence", "batch,time,6"), ("Curves", "batch,6"), ("Images", "batch,4,5,6")],
+)
+def test_further_operators_are_ported_with_proof(tmp_path: Path, name: str, lengths: str) -> None:
+    ported = port(tmp_path, name, "--input", f"x={lengths}", file="models_torch_operators.py")
+    assert ported["proved"] is True
+    assert ported["against"]["float64"] > 14  # type: ignore[index]
 
 
 def test_equal_blocks_are_one_definition(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ A backend's tracer translates its framework's operators to these:
 - ``reshape``, ``broadcast`` and ``cast``, which lead to the node's own shape or kind;
 - ``permute`` (``axes``), ``slice`` (``axis``, ``start``, ``stop``, ``step``), ``select`` (``axis``,
   ``index``), ``concat`` (``axis``), and ``gather`` (several index arrays for ``axes``);
+- ``windows`` and ``overlap_add`` (lists ``axes``, ``size``, ``stride``, ``dilation``, and ``pads``
+  before and after each axis);
 - ``attention`` (query, key, value, and a mask), ``recurrent`` and its ``final_state``;
 - ``unsupported``, an operator of the framework without a translation.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -191,14 +194,20 @@ class GraphBuilder:
         return self.add("select", [value], picked, **{**about, "shape": shape})
 
     def pad(
-        self, value: Operand, pairs: Mapping[int, Sequence[int]], about: Mapping[str, Any]
+        self,
+        value: Operand,
+        pairs: Mapping[int, Sequence[int]],
+        about: Mapping[str, Any],
+        *,
+        lowest: bool = False,
     ) -> Operand:
-        """Add zeros before and after axes; ``pairs`` has their numbers by axis."""
+        """Add zeros, or minus infinity for ``lowest``, before and after axes; ``pairs`` has their
+        numbers by axis."""
         shape = list(self.shape_of(value))
         for axis, pair in pairs.items():
             shape[axis] += sum(pair)
             # A window of one entry with padding is the entry; its axis of length 1 is removed.
-            windows = {**NO_WINDOWS, "axes": [axis], "pads": [list(pair)]}
+            windows = {**NO_WINDOWS, "axes": [axis], "pads": [list(pair)], "lowest": lowest}
             wide = (*shape[: axis + 1], 1, *shape[axis + 1 :])
             value = self.node("windows", [value], about, wide, **windows)
             value = self.node("reshape", [value], about, shape)
@@ -211,30 +220,35 @@ class GraphBuilder:
         op: str,
         about: Mapping[str, Any],
         counted: bool = False,
+        channels: int = -1,
     ) -> str:
-        """Add the ``mean`` or ``max`` over the windows of an image with channels last.
+        """Add the ``mean`` or ``max`` over the windows of an image.
 
         ``windows`` has the lists ``size``, ``stride``, ``dilation`` and ``pads`` (pairs), with an
-        entry for each axis of the image. A mean includes padding only if ``counted``.
+        entry for each axis of the image. A mean includes padding only if ``counted``. ``channels``
+        is the axis of the channels, 1 or -1.
         """
         shape = self.shape_of(value)
+        columns = (windows[n] for n in ("pads", "size", "dilation", "stride"))
         counts = [
             (length + sum(pair) - (size - 1) * dilation - 1) // stride + 1
             for length, pair, size, dilation, stride in zip(
-                shape[1:-1],
-                *(windows[n] for n in ("pads", "size", "dilation", "stride")),
-                strict=True,
+                shape[1:-1] if channels == -1 else shape[2:], *columns, strict=True
             )
         ]
-        about = {**about, "shape": (shape[0], *counts, shape[-1])}
+        own = (*counts, shape[-1]) if channels == -1 else (shape[1], *counts)
+        about = {**about, "shape": (shape[0], *own)}
         counted = counted or not any(n for pair in windows["pads"] for n in pair)
         if len(counts) == 2 and set(windows["dilation"]) == {1}:
             settings = {"window": windows["size"], "stride": windows["stride"]}
             settings["padding"] = short_pads(windows["pads"])
             if op == "mean" and not counted:
                 settings["count_padding"] = False
-            return self.layer(
-                "max_pool_first" if op == "max" else "avg_pool", [value], settings, {}, about
+            name = "max_pool_first" if op == "max" else "avg_pool"
+            return self.layer(name, [value], settings, {}, about, channels)
+        if channels == 1:
+            return self.with_channels_last(
+                value, lambda image, last: self.pool(image, windows, op, last, counted), about
             )
         if op == "max" or counted:
             return self._over_windows(value, windows, op, about)
@@ -244,6 +258,21 @@ class GraphBuilder:
         ones = self.node("+", [1, self.node("*", [0, part], one)], one)
         share = self._over_windows(ones, windows, op, {**about, "shape": (*about["shape"][:-1], 1)})
         return self.node("/", [self._over_windows(value, windows, op, about), share], about)
+
+    def with_channels_last(
+        self,
+        image: Operand,
+        compute: Callable[[str, dict[str, Any]], Operand],
+        about: Mapping[str, Any],
+    ) -> str:
+        """Add a value of an image with channels on axis 1, and return its name. ``compute`` gets
+        the image with channels last, and returns the value with channels last."""
+        shape, result = self.shape_of(image), about["shape"]
+        last = [0, *range(2, len(shape)), 1]
+        turned = self.node("permute", [image], about, [shape[n] for n in last], axes=last)
+        value = compute(turned, {**about, "shape": tuple(result[n] for n in last)})
+        axes = [0, len(shape) - 1, *range(1, len(shape) - 1)]
+        return self.node("permute", [value], about, axes=axes)
 
     def _over_windows(
         self, value: Operand, windows: Mapping[str, Any], op: str, about: Mapping[str, Any]
@@ -255,6 +284,87 @@ class GraphBuilder:
         parts = self.add("windows", [value], places, **{**about, "shape": own})
         axes = list(range(1 + rank, 1 + 2 * rank))
         return self.node(op, [parts], about, axis=axes, keepdims=False)
+
+    def convolve(
+        self,
+        value: Operand,
+        kernel: Operand,
+        windows: Mapping[str, Any],
+        groups: int,
+        about: Mapping[str, Any],
+    ) -> str:
+        """Add a convolution that no shipped layer has, and return its name.
+
+        Args:
+            value: The image ``[batch, ..., channels]``.
+            kernel: ``[size, ..., channels / groups, units]``.
+            windows: As for :meth:`pool`.
+            groups: The number of groups of channels.
+            about: The other arguments of :meth:`add`; the shape is the result's.
+        """
+        rank = len(windows["size"])
+        own = (*about["shape"][:-1], *windows["size"], self.shape_of(value)[-1])
+        places = {**windows, "axes": list(range(1, 1 + rank)), "lowest": False}
+        parts = self.node("windows", [value], about, own, **places)
+        return self.node("grouped_product", [parts, kernel], about, groups=groups)
+
+    def convolve_transposed(
+        self,
+        value: Operand,
+        kernel: Operand,
+        windows: Mapping[str, Any],
+        groups: int,
+        about: Mapping[str, Any],
+    ) -> str:
+        """Add a transposed convolution and return its name.
+
+        The arguments are those of :meth:`convolve`, but the kernel is ``[channels, size, ...,
+        units / groups]``, and the padding makes the result smaller.
+        """
+        batch, *counts, channels = self.shape_of(value)
+        *lengths, units = about["shape"][1:]
+        size, each = windows["size"], units // groups
+        many = math.prod(size) * each
+        if groups == 1:
+            table = self.node("reshape", [kernel], about, (channels, many))
+            parts = self.node("@", [value, table], about, (batch, *counts, many))
+            parts = self.node("reshape", [parts], about, (batch, *counts, *size, units))
+        else:
+            table = self.node("reshape", [kernel], about, (groups, channels // groups, many))
+            lead = (batch, *counts, groups, 1)
+            rows = self.node("reshape", [value], about, (*lead, channels // groups))
+            parts = self.node("@", [rows, table], about, (*lead, many))
+            wide = [batch, *counts, groups, *size, each]
+            parts = self.node("reshape", [parts], about, wide)
+            place, rank = 1 + len(counts), len(wide)
+            axes = [*range(place), *range(place + 1, rank - 1), place, rank - 1]
+            parts = self.node("permute", [parts], about, [wide[n] for n in axes], axes=axes)
+            parts = self.node("reshape", [parts], about, (batch, *counts, *size, units))
+        return self.overlap_add(parts, windows, lengths, about)
+
+    def overlap_add(
+        self,
+        parts: Operand,
+        windows: Mapping[str, Any],
+        lengths: Sequence[int],
+        about: Mapping[str, Any],
+    ) -> str:
+        """Add the sum of windows ``[batch, count, ..., size, ..., channels]`` at their places, and
+        return its name. ``lengths`` has the length of each axis of the result."""
+        rank = len(lengths)
+        shape = self.shape_of(parts)
+        ends = [
+            (count - 1) * stride + (size - 1) * dilation + 1 - sum(pair)
+            for count, stride, size, dilation, pair in zip(
+                shape[1 : 1 + rank],
+                *(windows[n] for n in ("stride", "size", "dilation", "pads")),
+                strict=True,
+            )
+        ]
+        places = {**windows, "axes": list(range(1, 1 + rank))}
+        if ends != list(lengths):
+            places["length"] = list(lengths)
+        return self.node("overlap_add", [parts], about, (shape[0], *lengths, shape[-1]), **places)
 
     def layer(
         self,

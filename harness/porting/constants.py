@@ -1,0 +1,197 @@
+"""Replace numbers that depend on no input by a number or a formula."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array
+from harness.porting.rewriting import Calls
+from harness.porting.simplify import ELEMENTWISE
+from harness.porting.sizes import TracedCall
+
+# The number that leaves the other operand unchanged.
+NEUTRAL: Mapping[str, Any] = {"+": 0, "*": 1, "&": True, "|": False}
+# The score of an entry that a mask excludes, as in the shipped attention layers; a spec cannot have
+# minus infinity.
+EXCLUDED = -1.0e30
+
+
+def recognise_constants(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
+    """Replace numbers that depend on no input by a formula, if one is known."""
+    inputs = []
+    for name in call.inputs:
+        source = done.get(name)
+        number = (
+            common_number(source)
+            if source is not None and call.op in ELEMENTWISE | {"attention"}
+            else None
+        )
+        inputs.append(name if number is None else number)
+    if call.op == "where":
+        inputs = [EXCLUDED if i == -math.inf else i for i in inputs]
+    call = call.with_inputs(inputs)
+    if (same := _unchanged_operand(call, done)) is not None:
+        return _with_shape(call, same)
+    if call.values is None or call.op in ("weight", "input"):
+        # A condition that is always true, or the same number for all scores.
+        constant = len(inputs) == 4 and not isinstance(inputs[3], str)
+        if call.op == "attention" and constant and inputs[3] is not False:
+            return [call.with_inputs(inputs[:3])]
+        if call.op == "where" and isinstance(inputs[0], bool):
+            chosen = done.get(inputs[1 if inputs[0] else 2])
+            return [call] if chosen is None else _with_shape(call, chosen)
+        return [call]
+    if (steps := _steps(call)) is not None:
+        return _with_formula(calls, call, steps)
+    if (mask := _mask(call)) is not None:
+        return _with_mask(calls, call, mask)
+    number = common_number(call)
+    if number is not None and call.kind == "float" and any(isinstance(n, str) for n in call.shape):
+        return _spread(calls, call, number)
+    return [call]
+
+
+def _with_formula(calls: Calls, call: TracedCall, formula: Mapping[str, Any]) -> list[TracedCall]:
+    """Return the calls of a formula that is known along one axis."""
+    shape = [n if axis == formula["axis"] else 1 for axis, n in enumerate(call.shape)]
+    # The spec language has no negative integers.
+    call = replace(call, kind="float") if formula["start"] < 0 else call
+    made = replace(call, op="formula", inputs=(), attributes=formula, shape=tuple(shape))
+    if made.shape == call.shape:
+        return [made]
+    made = replace(made, name=calls.new(call, "", (), ()).name)
+    return [made, replace(call, op="broadcast", inputs=(made.name,), attributes={})]
+
+
+def _with_mask(calls: Calls, call: TracedCall, mask: _Mask) -> list[TracedCall]:
+    """Return the calls of an array with one number on and below a diagonal, and one above it."""
+    length = call.shape[-1]
+    shape = (*[1] * (len(call.shape) - 2), length, length)
+    own = {"formula": "causal", "time": length, "shift": mask.shift}
+    made = [replace(calls.new(call, "formula", (), shape, **own), kind="boolean")]
+    numbers = [EXCLUDED if n == -math.inf else n for n in (mask.below, mask.above)]
+    if call.kind != "boolean":
+        made.append(calls.new(call, "where", [made[0].name, *numbers], shape))
+    elif mask.above:
+        made.append(calls.new(call, "~", [made[0].name], shape))
+    if shape != call.shape:
+        made.append(calls.new(call, "broadcast", [made[-1].name], call.shape))
+    return [*made[:-1], replace(made[-1], name=call.name, values=call.values)]
+
+
+def _spread(calls: Calls, call: TracedCall, number: float) -> list[TracedCall]:
+    """Return the calls of an array with a free size whose entries are equal."""
+    one = (1,) * len(call.shape)
+    own = {"formula": "arange", "axis": 0, "start": 0, "length": 1}
+    zero = replace(calls.new(call, "formula", (), one, **own), kind="index")
+    made = [zero, calls.new(call, "cast", [zero.name], one)]
+    if number:
+        made.append(calls.new(call, "+", [made[-1].name, number], one))
+    return [*made, replace(call, op="broadcast", inputs=(made[-1].name,), attributes={})]
+
+
+def join_masks(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
+    """Select scores by a mask that the model adds to them, as minus infinity or 0."""
+    if call.op == "attention" and (mask := _added_mask(call.inputs[3:], done)) is not None:
+        return [call.with_inputs([*call.inputs[:3], mask])]
+    if call.op != "+":
+        return [call]
+    for scores, other in (call.inputs, call.inputs[::-1]):
+        mask = _added_mask([other], done)
+        if mask is not None and isinstance(scores, str) and done[scores].shape == call.shape:
+            return [replace(call, op="where", inputs=(mask, scores, EXCLUDED))]
+    return [call]
+
+
+def _added_mask(operands: Sequence[Any], done: Mapping[str, TracedCall]) -> str | None:
+    """Return the condition of ``where(condition, 0, EXCLUDED)``, or None."""
+    added = done.get(operands[0]) if operands else None
+    if added is not None and added.op == "broadcast":
+        added = done[added.inputs[0]]
+    if added is None or added.op != "where" or list(added.inputs[1:]) != [0, EXCLUDED]:
+        return None
+    return str(added.inputs[0])
+
+
+def _unchanged_operand(call: TracedCall, done: Mapping[str, TracedCall]) -> TracedCall | None:
+    """Return the operand that is the value of a call, e.g. ``x`` for ``x + 0``; None if there is
+    none."""
+    numbers = [i for i in call.inputs if not isinstance(i, str)]
+    if call.op not in NEUTRAL or len(numbers) != 1 or numbers[0] != NEUTRAL[call.op]:
+        return None
+    operand = done[call.sources[0]]
+    return operand if operand.kind == call.kind else None
+
+
+def _with_shape(call: TracedCall, value: TracedCall) -> list[TracedCall] | str:
+    """Return a value with the shape of a call, for :meth:`Calls.rewrite`."""
+    if value.shape == call.shape:
+        return value.name
+    return [replace(call, op="broadcast", inputs=(value.name,), attributes={})]
+
+
+def common_number(call: TracedCall) -> Any:
+    """Return the number that all entries of a constant call have in every trace, or None."""
+    if call.values is None or any(v.size == 0 for v in call.values):
+        return None
+    first = call.values[0].ravel()[0]
+    if call.op == "weight" or any((v != first).any() for v in call.values):
+        return None
+    # A float32 stands for the shortest decimal number that rounds to it, e.g. 0.3.
+    return float(str(first)) if first.dtype == np.float32 else first.item()
+
+
+def _steps(call: TracedCall) -> dict[str, Any] | None:
+    """Return the formula ``arange`` of integers along an axis, if they follow it."""
+    assert call.values is not None
+    first = call.values[0]
+    for axis, length in enumerate(call.shape if call.kind == "index" and first.size else ()):
+        if length == 1:
+            continue
+        start = int(first.ravel()[0])
+        steps = [start + np.arange(v.shape[axis]) for v in call.values]
+        if all(
+            (np.moveaxis(v, axis, -1) == row).all()
+            for v, row in zip(call.values, steps, strict=True)
+        ):
+            return {"formula": "arange", "axis": axis, "start": start, "length": length}
+    return None
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """A matrix that has one number up to a diagonal, and one above it; ``shift`` is the number of
+    columns between this diagonal and the main diagonal."""
+
+    shift: int
+    below: Any
+    above: Any
+
+
+def _mask(call: TracedCall) -> _Mask | None:
+    """Return the mask that an array is in all traces, or None."""
+    assert call.values is not None
+    first = call.values[0]
+    rows, columns = first.shape[-2:] if first.ndim > 1 else (0, 1)
+    if rows != columns or call.kind == "index" or first.size == 0:
+        return None
+    row, column = (first.reshape(-1, rows, rows)[0][place] for place in (0, (slice(None), 0)))
+    above, below = row[-1], column[-1]
+    shift = int((row == below).sum()) - 1 if row[0] == below else -int((column == above).sum())
+    if above == below or not all(_is_mask(v, shift, below, above) for v in call.values):
+        return None
+    return _Mask(shift, below.item(), above.item())
+
+
+def _is_mask(values: Array, shift: int, below: Any, above: Any) -> bool:
+    lower = np.tri(values.shape[-1], k=shift, dtype=bool)
+    return bool((values == np.where(lower, below, above)).all())
