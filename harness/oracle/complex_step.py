@@ -70,10 +70,13 @@ def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
         known_values = {**values, **shifted}
         results = oracle.run(nodes, known_values, sizes, "complex128", ends=[loss_value])
         loss = results[loss_value]
+        inner_product = magnitude = 0.0
         with np.errstate(all="ignore"):  # overflow on purpose
-            terms = [gradients[f"gradient.{n}"] * directions[n] for n in names]
-            gap = abs(float(np.imag(loss)) / STEP - sum(float(t.sum()) for t in terms))
-            magnitude = sum(float(np.abs(t).sum()) for t in terms)
+            for name in names:
+                terms = gradients[f"gradient.{name}"] * directions[name]
+                inner_product += float(terms.sum())
+                magnitude += float(np.abs(terms).sum())
+            gap = abs(float(np.imag(loss)) / STEP - inner_product)
         if not np.isfinite(gap):
             continue
         if gap > ALLOWED * magnitude:

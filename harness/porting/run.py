@@ -136,13 +136,9 @@ def port(options: PortRequest, tell: Tell) -> Ported:
         else:
             path = _write_spec(traced, Path(temporary, "small"))
             real, written = _write_large(traced, folder, options, tell)
-        tell("comparing outputs and gradients of the spec and the model")
-        cases = _shared_cases(path, traced.name)
-        compared, problems = _check_against(path, options, against, traced.rules, cases)
-        tell("checking the spec on the backends")
-        checked, more = _check_backends(path, options, cases)
+        compared, checked, problems = _check_spec(path, options, against, traced, tell)
         exports = _write_exports(folder / f"{real.name}.yaml", written.batches, options, tell)
-        problems += [*more, *written.problems]
+        problems += written.problems
         problems += [line for f, e in exports.items() if (line := export_problem(f, e))]
         shown = real.label, compared, checked, exports, problems, real.remarks
         ported = Ported(real.name, real.spec, *shown, batch=written.agreement)
@@ -279,11 +275,19 @@ def library_layer(library: Library, name: str) -> Layer:
     return content(library.find("layer", name), Layer)
 
 
-def _shared_cases(path: Path, name: str) -> SharedCases:
-    """Return the test cases that all comparisons of a spec share, so that the oracle runs once."""
+def _check_spec(
+    path: Path, options: PortRequest, against: Against, traced: TracedSpec, tell: Tell
+) -> tuple[list[CellResult], list[CellResult], list[str]]:
+    """Compare the spec with the model, and check it on the backends. Return the results of both,
+    and a line for each problem."""
+    # All comparisons share the test cases, so that the oracle runs once.
     cases = SharedCases(check_request(complete_options({"specs": (str(path),)})))
-    cases.plan([name])  # never done, so that the cases outlive the first comparison
-    return cases
+    cases.plan([traced.name])  # never done, so that the cases outlive the first comparison
+    tell("comparing outputs and gradients of the spec and the model")
+    compared, problems = _check_against(path, options, against, traced.rules, cases)
+    tell("checking the spec on the backends")
+    checked, more = _check_backends(path, options, cases)
+    return compared, checked, [*problems, *more]
 
 
 def _check_against(

@@ -23,6 +23,7 @@ from harness.oracle.threads import one_thread
 from harness.program.ir import Phase
 from harness.program.primitives import OFFERED
 from harness.program.serial import encoded
+from harness.runtime.answers import Arguments
 from harness.runtime.service import SessionService
 
 EVERY = frozenset(OFFERED)
@@ -54,6 +55,22 @@ def test_a_backend_is_asked_for_what_it_offers() -> None:
     least = functions._make_case("further", frozenset()).inference
     assert {"cubes", "silu_of_x", "joint"} <= {port.name for port in least.outputs}
     assert not functions._optional_primitives(least.nodes)
+
+
+def test_a_huge_model_is_saturated_with_one_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: set[float] = set()
+    scale = extremes._scale_arguments
+
+    def record(case: Case, factor: float) -> Arguments:
+        tried.add(factor)
+        return scale(case, factor)
+
+    monkeypatch.setattr(extremes, "_scale_arguments", record)
+    for huge, factors in ((10**9, {4.0, 4.5, 5.0, 5.5}), (0, {4.0})):
+        monkeypatch.setattr(extremes, "HUGE", huge)
+        tried.clear()
+        extremes.saturated_material(cases("mlp")[0])
+        assert tried == factors
 
 
 def test_an_index_fills_targets_too() -> None:
