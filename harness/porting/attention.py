@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from harness.language.expressions import parse_expression
 from harness.porting.rewriting import Calls
 from harness.porting.simplify import channels_last
 from harness.porting.sizes import Dim, TracedCall
-from harness.porting.structure import MOVES, common_start
+from harness.porting.structure import MOVES, common_owner
 from harness.program.dims import Dim as Size
 
 # Lengths of free sizes while positions are followed; they differ from most lengths of models.
@@ -119,9 +118,8 @@ class AttentionLayers:
             return []
         name, inputs, settings = found
         weights = _weights({"q": query, "k": key, "v": value}, call)
-        modules = [tuple(weight.split(".")[:-1]) for weight, _ in weights.values()]
-        common: tuple[str, ...] = reduce(common_start, modules)
-        owner = {"owner": ".".join(common)} if common else {}
+        path = common_owner([weight for weight, _ in weights.values()])
+        owner = {"owner": path} if path else {}
         shape = done[inputs[0]].shape
         made = [calls.layer(call, name, inputs, shape, settings, weights, **owner)]
         if order != [0, 1, 2]:

@@ -114,7 +114,9 @@ class SharedDefinition:
 
 
 # Attributes that count something, which every use sets.
-SIZES = frozenset({"units", "rows", "size", "length", "kernel", "window", "heads"})
+SIZES = frozenset({"units", "rows", "size", "length", "kernel", "window", "heads", "channels"})
+# Units and the last axis of other inputs, which may be as long as the first input's last axis.
+WIDTHS = ("units", "channels")
 
 
 def share(
@@ -122,7 +124,7 @@ def share(
 ) -> SharedDefinition:
     """Return the common definition of templates with the same text.
 
-    Units become the name of the first input's last axis, if they are always that length. Other
+    ``WIDTHS`` become the name of the first input's last axis, if they are always that length. Other
     numbers that differ become attributes. Attributes with equal values are one attribute.
 
     ``name_size`` returns the name of a number that does not differ, from its value and hint, or
@@ -137,7 +139,7 @@ def share(
     for place, (value, hint, usual) in enumerate(first.numbers):
         values = tuple(t.numbers[place][0] for t in templates)
         is_same = all(v == value for v in values)
-        if values == features and first.features_name and (hint == "units" or not is_same):
+        if values == features and first.features_name and (hint in WIDTHS or not is_same):
             texts.append(first.features_name)
         elif is_same:
             name = name_size(value, hint) if name_size else None

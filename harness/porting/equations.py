@@ -27,7 +27,7 @@ LEVELS = {
 }
 ATOM = 9
 # A longer expression is not written inside another expression.
-LONG = 60
+LONG = 75
 # A shorter formula is written for each of its users.
 SHORT = 20
 # A score so low that softmax gives 0 for it, as in the shipped attention layers.

@@ -13,6 +13,7 @@ from harness.porting.definitions import write_number
 from harness.porting.equations import Equations
 from harness.porting.rewriting import Calls
 from harness.porting.sizes import TracedCall
+from harness.porting.structure import common_owner
 
 # The name of a new state, until its name is known to be free.
 NEXT = "_next"
@@ -28,7 +29,7 @@ def expand_loops(
     body = [_call_of(node) for node in a["body"]]
     weights = [c for c in body if c.op == "weight"]
     arrays = [str(c.attributes["name"]) for c in weights]
-    owner = _common_owner(arrays)
+    owner = common_owner(arrays)
     shapes = {n: c.shape for n, c in zip(arrays, weights, strict=True)}
     found = recognise_cell(a, {c.name: c for c in body})
     if found is not None:
@@ -54,17 +55,6 @@ def expand_loops(
         "owner": owner,
     }
     return [replace(call, op="layer", attributes=attributes, values=None)]
-
-
-def _common_owner(names: Sequence[str]) -> str:
-    """Return the parts at the start of dotted names that all of them have."""
-    paths = [name.split(".")[:-1] for name in names]
-    common: list[str] = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    return ".".join(common)
 
 
 def _call_of(node: Mapping[str, Any]) -> TracedCall:

@@ -87,6 +87,11 @@ def channels_last(
             return [patches]
         return _permuted(calls, call, call.inputs[0], call.attributes["axes"], done)
     sources = [done[name] for name in call.sources]
+    if call.op == "select" and sources[0].op == "permute":
+        axes = list(sources[0].attributes["axes"])
+        axis = axes.pop(call.attributes["axis"])
+        if axes == sorted(axes):
+            return [calls.on(call, sources[0].inputs, call.shape, axis=axis)]
     permuted = [s for s in sources if s.op == "permute" and len(s.shape) == len(call.shape)]
     if not permuted:
         return [call]
@@ -104,6 +109,8 @@ def channels_last(
         return [*vectors.values(), *_permute_after(calls, own, done, axes)]
     if call.op == "layer" and call.attributes["layer"] in LAST_AXIS and axes[-1] == len(axes) - 1:
         return _permute_after(calls, call, done, axes)
+    if call.op == "slice":
+        return _permute_after(calls, call, done, axes, axis=axes[call.attributes["axis"]])
     if call.op in REDUCTIONS | {"concat"} and all(
         s.op == "permute" and s.attributes["axes"] == axes for s in sources
     ):
@@ -159,8 +166,8 @@ def _permuted(
         before = done[before.inputs[0]]
     if list(axes) == list(range(len(axes))):
         return [before]
-    # An image is permuted outside of all modules, so that the first block is like the others.
-    like = before if before.op == "input" and len(shape) > 3 else call
+    # An input is permuted outside of all modules, so that the first block is like the others.
+    like = before if before.op == "input" else call
     return [calls.new(like, "permute", [before.name], shape, axes=list(axes))]
 
 

@@ -11,9 +11,10 @@ from keyword import iskeyword
 from typing import Any
 
 from harness.convert.source.literals import unique
-from harness.errors import UsageError
+from harness.errors import SpecError, UsageError
 from harness.language.axes import FREE_SIZES
 from harness.language.builtins import BUILTINS
+from harness.language.model import load_spec
 from harness.porting.definitions import SharedDefinition, Template, share
 from harness.porting.loops import name_definitions
 from harness.porting.size_names import SizeNames
@@ -63,6 +64,39 @@ def write_spec(
         functions: The names of the shipped functions, which no layer may have.
         layers: The default attributes of each shipped layer. No definition may have its name.
     """
+
+    def write(config: Mapping[str, int]) -> PortedSpec:
+        own = replace(graph, config=config)
+        return _write_spec(own, name, inputs, about, functions, layers)
+
+    spec = write(graph.config)
+    # A named size may also be a length that is written as a number, such as an input's last axis.
+    names = [n for n in graph.config if n in spec.sizes]
+    fewer = [{n: v for n, v in graph.config.items() if n != left_out} for left_out in names]
+    for config in [*fewer, {}] if names else ():
+        if _loads(spec.text, name):
+            break
+        spec = write(config)
+    return spec
+
+
+def _loads(text: str, name: str) -> bool:
+    """Return whether a spec has no error."""
+    try:
+        load_spec(name, overrides={("model", name): text}).program("inference")
+    except SpecError:
+        return False
+    return True
+
+
+def _write_spec(
+    graph: ModelGraph,
+    name: str,
+    inputs: Mapping[str, str],
+    about: Mapping[str, str],
+    functions: Iterable[str],
+    layers: Mapping[str, Mapping[str, Any]],
+) -> PortedSpec:
     own = frozenset({*BUILTINS, *graph.sizes, "time", "batch"})
     _check_outputs([*graph.outputs], [*inputs], own)
     reserved = own | {*functions}
@@ -256,7 +290,15 @@ def _sections(shared: SharedDefinition) -> list[str]:
 
 
 def _equations(lines: Sequence[str]) -> list[str]:
+    if len(lines) == 1 and ": " not in lines[0]:
+        return [f"equations: {lines[0]}"]
     return ["equations: |", *(f"  {line}" for line in lines)]
+
+
+def _inputs(entries: Mapping[str, str]) -> list[str]:
+    if len(entries) == 1:
+        return [f"inputs: {{{', '.join(f'{n}: {axes}' for n, axes in entries.items())}}}"]
+    return ["inputs:", *(f"  {n}: {axes}" for n, axes in entries.items())]
 
 
 def _definitions(
@@ -272,7 +314,7 @@ def _definitions(
             f"summary: {_quoted(f'{template.block.kind}, from {template.block.path}.')}",
             "source: The traced model.",
         ]
-        body += ["inputs:", *(f"  {n}: {shared.fill(axes)}" for n, axes in template.inputs.items())]
+        body += _inputs({n: shared.fill(axes) for n, axes in template.inputs.items()})
         if shared.attributes:
             body.append(
                 f"attributes: {{{', '.join(f'{n}: {v}' for n, v in shared.attributes.items())}}}"

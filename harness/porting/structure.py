@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from itertools import takewhile
 from typing import Any, TypeVar
 
@@ -101,19 +102,26 @@ def _move_shared_calls(graph: ModelGraph) -> ModelGraph:
     for call in reversed(graph.calls):
         modules = call.modules
         if call.name not in inputs and call.op not in LOCAL and call.name in around:
-            modules = common_start(modules, around[call.name])
+            modules = _common_start(modules, around[call.name])
         for name in call.sources:
-            around[name] = common_start(modules, around.get(name, modules))
+            around[name] = _common_start(modules, around.get(name, modules))
         is_moved = modules != call.modules or call.name in before
         (moved if is_moved else others).append(replace(call, modules=modules))
         before.update(call.sources if is_moved else ())
     return replace(graph, calls=(*reversed(moved), *reversed(others)))
 
 
-def common_start(one: Sequence[T], other: Sequence[T]) -> tuple[T, ...]:
+def _common_start(one: Sequence[T], other: Sequence[T]) -> tuple[T, ...]:
     """Return the entries at the start of both lists, such as modules around two calls."""
     same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     return tuple(first for first, _ in same)
+
+
+def common_owner(names: Sequence[str]) -> str:
+    """Return the path of the innermost module that has all arrays with these names."""
+    modules = [tuple(name.split(".")[:-1]) for name in names]
+    common: tuple[str, ...] = reduce(_common_start, modules) if modules else ()
+    return ".".join(common)
 
 
 class _Uses:
@@ -197,13 +205,16 @@ def _collect(
 
 
 def _is_block(module: _Module, uses: _Uses) -> bool:
-    """Return whether a module has several calls, weights, one result, and can run as one call."""
+    """Return whether a module has several calls, weights, inputs, one result, and can run as one
+    call."""
     calls = list(module.calls())
     names = {call.name for call in calls}
+    sources = [uses.by_name[n] for call in calls for n in call.sources if n not in names]
     layers = sum(c.op == "layer" for c in calls)
     others = sum(c.op not in SHAPES | {"layer"} for c in calls)
     return (
-        layers > 0
+        (layers > 0 or any(source.op == "weight" for source in sources))
+        and any(source.op not in LOCAL for source in sources)
         and layers + others > 1
         and (layers > 1 or others > 1)
         and len(uses.results(names)) == 1

@@ -172,9 +172,10 @@ class BlockWriter:
             if isinstance(length, str):
                 axes.append(length)
             elif number == 0 and usual:
-                axes.append(usual[place])
+                axes.append("channels" if usual[place] in source.shape else usual[place])
             else:
-                axes.append(self.template.number(length, "length"))
+                is_last = place == len(source.shape) - 1
+                axes.append(self.template.number(length, "channels" if is_last else "length"))
         return axes
 
     def _parameter(self, call: TracedCall) -> str:

@@ -104,7 +104,7 @@ def test_digits_leave_out_tensors_that_are_mostly_rounding_errors() -> None:
     assert result_digits(result(right, wrong)) == 1.0
     narrow = [Deviation("output.y", 1e-7, 1e-7, 1e-6, telling=False)]
     assert result_digits(result(right, Finding("outputs", narrow, excuse="float32"))) == 7.0
-    ported = Ported("net", PortedSpec("", (), (), frozenset()), "Net", [saturated], [], {}, [])
+    ported = Ported("net", PortedSpec("", (), (), {}, frozenset()), "Net", [saturated], [], {}, [])
     assert [row[-1] for row in ported.proof_rows()] == ["14.0"]
 
 

@@ -47,7 +47,10 @@ class Graph:
         self.builder.graph["outputs"] = [["y", result]]
         graph = simplify(combine([self.builder.graph], {}))
         layers = {n: library_layer(LIBRARY, n).attributes for n in LIBRARY.names("layer")}
-        text = write_spec(graph, "model", {"x": "[1]"}, {}, LIBRARY.names("function"), layers).text
+        about = {"summary": "A model.", "source": "A test."}
+        shape = ", ".join(map(str, self.builder.graph["nodes"][0]["shape"]))
+        declared = {"x": f"{{shape: [{shape}]}}"}
+        text = write_spec(graph, "model", declared, about, LIBRARY.names("function"), layers).text
         return dict(yaml.safe_load(text))
 
 
@@ -175,6 +178,15 @@ def test_two_weights_of_one_module_are_two_layers() -> None:
     h = g.dense(g.add("tanh", [g.dense(g.x, "inner.a", (2, 5))], (2, 5)), "inner.b", (2, 5))
     spec = g.spec(g.dense(h, "inner.a", (2, 5)))
     assert spec["equations"].strip() == "y = inner(inner_2(tanh(inner(x))))"
+
+
+def test_a_size_has_no_name_if_the_input_has_the_same_length() -> None:
+    g = Graph(2, 6, a=(6, 6), b=(6, 5))
+    g.builder.graph["config"] = {"hidden_size": 6, "num_labels": 5}
+    h = g.add("tanh", [g.dense(g.x, "a", (2, 6))], (2, 6))
+    spec = g.spec(g.dense(g.add("+", [g.x, h], (2, 6)), "b", (2, 5)))
+    assert spec["sizes"] == {"num_labels": 5}
+    assert [layer["units"] for layer in spec["layers"].values()] == [6, "num_labels"]
 
 
 def test_repeated_parts_of_a_graph_without_modules_are_definitions() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -53,7 +53,9 @@ class Net:
     def spec(self, output: str) -> dict[str, Any]:
         self.builder.graph["outputs"] = [["y", output]]
         graph = simplify(combine([self.builder.graph], {}))
-        text = write_spec(graph, "net", {"x": "{shape: [2, 3, 4, 4]}"}, {}, (), LAYERS).text
+        about = {"summary": "A net.", "source": "A test."}
+        shape = ", ".join(map(str, self.builder.graph["nodes"][0]["shape"]))
+        text = write_spec(graph, "net", {"x": f"{{shape: [{shape}]}}"}, about, (), LAYERS).text
         return dict(yaml.safe_load(text))
 
 
@@ -149,7 +151,7 @@ def test_patches_with_a_residual_are_merged_once() -> None:
 def test_a_mean_of_an_image_keeps_no_axes_if_they_are_removed() -> None:
     net = Net()
     mean = net.add("mean", [net.image(3, 4)], (2, 3, 1, 1), axis=[2, 3], keepdims=True)
-    assert net.spec(net.add("reshape", [mean], (2, 3)))["equations"] == "y = mean(x, axis=[2, 3])\n"
+    assert net.spec(net.add("reshape", [mean], (2, 3)))["equations"] == "y = mean(x, axis=[2, 3])"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,57 @@ def test_a_mean_of_an_image_keeps_no_axes_if_they_are_removed() -> None:
 )
 def test_the_name_of_a_class_becomes_words(name: str, expected: str) -> None:
     assert snake_case(name) == expected
+
+
+def scaled(net: Net, x: str, path: str) -> str:
+    """Add a module without layers, which computes its kernel from its weights; its values have
+    channels on axis 1."""
+    at, shape = [(f"{path}@0", "Scaled")], net.builder.shape_of(x)
+    kernel = net.weight(f"{path}.kernel", 3, 3)
+    kernel = net.add("*", [kernel, net.add("exp", [kernel], (3, 3), at)], (3, 3), at)
+    turned = (shape[0], shape[2], shape[1])
+    x = net.add("permute", [x], turned, at, axes=[0, 2, 1])
+    x = net.add("tanh", [net.add("@", [x, kernel], turned, at)], turned, at)
+    return net.add("permute", [x], shape, at, axes=[0, 2, 1])
+
+
+def sequence_spec(build: Callable[[Net, str, int], str]) -> dict[str, Any]:
+    """Return the spec of a net of sequences, whose channels are on axis 1; the time is free."""
+    graphs = []
+    for time in (5, 7):
+        net = Net()
+        result = build(net, net.add("input", [], (2, 3, time), name="x"), time)
+        net.builder.graph["outputs"] = [["y", result]]
+        graphs.append(net.builder.graph)
+    graph = simplify(combine(graphs, {"time": (5, 7)}))
+    about, declared = {"summary": "s", "source": "s"}, {"x": "{shape: [batch, 3, time]}"}
+    return dict(yaml.safe_load(write_spec(graph, "net", declared, about, (), LAYERS).text))
+
+
+def test_modules_that_compute_their_kernels_are_definitions() -> None:
+    def build(net: Net, x: str, time: int) -> str:
+        h = scaled(net, scaled(net, scaled(net, x, "a"), "b"), "c")
+        cut = {"axis": 2, "start": 1, "step": 1, "stop": time, "length": time}
+        h = net.add("slice", [h], (2, 3, time - 1), **cut)
+        return net.add("select", [h], (2, 3), axis=2, index=0, length=time - 1)
+
+    spec = sequence_spec(build)
+    assert spec["layers"] == {"a": {"layer": "scaled", "repeat": 3}}
+    assert spec["equations"] == "y = a(permute_dims(x, axes=[0, 2, 1]))[:, 1:][:, 0]"
+    (definition,) = spec["definitions"]
+    assert definition["equations"] == "y = tanh(x @ (kernel * exp(kernel)))"
+
+
+def test_an_axis_of_a_definition_has_no_name_of_a_free_size() -> None:
+    def build(net: Net, x: str, time: int) -> str:
+        for path in "ab":
+            at = [(f"{path}@0", "Shifted")]
+            x = net.add("tanh", [x], (2, 3, time), at)
+            x = net.add("+", [x, net.weight(f"{path}.shift", 3, 1)], (2, 3, time), at)
+        return x
+
+    (definition,) = sequence_spec(build)["definitions"]
+    assert definition["inputs"] == {"x": ["batch", "channels", "time"]}
 
 
 def test_numbers_of_the_config_are_named_sizes() -> None:
