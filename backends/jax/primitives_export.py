@@ -15,6 +15,7 @@ from harness.extend.source import (
     bracketed,
     common_code,
     ends_of,
+    expand_dims,
     fill,
     names_in,
 )
@@ -100,6 +101,9 @@ TEMPLATES: Mapping[str, Template] = {
     "stop_gradient": "jax.lax.stop_gradient(%0)",
     "relu": "jax.nn.relu(%0)",
     "sigmoid": "jax.nn.sigmoid(%0)",
+    "gelu": "jax.nn.gelu(%0, approximate=False)",
+    "gelu_tanh": "jax.nn.gelu(%0, approximate=True)",
+    "silu": "jax.nn.silu(%0)",
     "softmax": "jax.nn.softmax(%0)",
     "log_softmax": "jax.nn.log_softmax(%0)",
     "astype": "^0.astype({like}.dtype)",
@@ -107,7 +111,7 @@ TEMPLATES: Mapping[str, Template] = {
     "broadcast_to": "jnp.broadcast_to(%0, {shape})",
     "arange": "jnp.arange({stop})",
     "reshape": "jnp.reshape(%0, {shape})",
-    "expand_dims": "jnp.expand_dims(%0, {axis})",
+    "expand_dims": expand_dims,
     "squeeze": "jnp.squeeze(%0, {axis})",
     "flip": "jnp.flip(%0, {axis})",
     # The derivative of jnp.clip at both limits is 1/2, but that of the spec is 0.
@@ -132,11 +136,11 @@ WORDS = Words(
     roots=frozenset({"math", "jax", "jnp", "np"}),
     known=names_in(TEMPLATES)
     | {
-        *("math.exp", "math.log", "math.tanh", "math.sqrt", "np.load", "jax.lax.scan"),
+        *("math.exp", "math.log", "math.tanh", "math.sqrt", "math.pow", "np.load", "jax.lax.scan"),
         *("jnp.pad", "jnp.zeros", "jnp.ones", "jnp.full", "jnp.asarray"),
     },
     methods=frozenset({"astype", "sum", "max", "mean", "add", "split", "setdefault"}),
-    keywords=frozenset({"keepdims", "dtype", "reverse", "constant_values"}),
+    keywords=frozenset({"keepdims", "approximate", "dtype", "reverse", "constant_values"}),
     python=frozenset({"float"}),
 )
 

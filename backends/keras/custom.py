@@ -141,9 +141,9 @@ def custom(
     results = node.outputs[: len(node.outputs) - len(moving)]
     before = [made for made in constants if made is not node]
     names = _local_names(program, node)
-    idioms = Idioms(program.types, names)
+    idioms = Idioms(dict(program.types), names)
     nodes, outputs = idioms.block([*before, *inline_calls([node])], results)
-    program = replace(program, names=names)
+    program = replace(program, types=idioms.types, names=names)
     attributes = _attributes(own, reserved)
     weights = {roles[local]: name for local, name in attributes.items()}
     return Custom(

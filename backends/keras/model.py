@@ -24,7 +24,7 @@ from .engines import TensorFlowEngine
 from .graph import STATES, KerasLayer
 from .layers import TWO_WAYS, is_operation_name, layer_name
 from .primitives import table
-from .primitives_export import WORDS
+from .primitives_export import LOGIC, WORDS
 from .sizes import bounds, free_sizes
 from .source import HARD_SIGMOID_FIFTH
 from .sums import order_of_sum
@@ -115,11 +115,10 @@ class Assembly:
         self.backend, self.keras = backend, backend.keras
         names = dict(program.names)
         ports = [*program.outputs, *(Port(f"state.{p.name}", p.value) for p in program.new_state)]
-        self.nodes, ends = Idioms(program.types, names).block(
-            program.nodes, [p.value for p in ports]
-        )
+        idioms = Idioms(dict(program.types), names)
+        self.nodes, ends = idioms.block(program.nodes, [p.value for p in ports])
         self.ends = {port.name: value for port, value in zip(ports, ends, strict=True)}
-        self.program = replace(program, names=names)
+        self.program = replace(program, types=idioms.types, names=names)
         self.dtype, self.module = dtype, backend.module
         self.table = {**table(self.keras, {}), **_idioms(self.keras.ops)}
         self.natives = claimed(backend, program)
@@ -204,7 +203,10 @@ class Assembly:
 
     def _operand(self, value: int) -> Any:
         made = self.constants.get(value)
-        return self.tensors[value] if made is None else made.attributes["value"]
+        if made is None:
+            return self.tensors[value]
+        figure = made.attributes["value"]
+        return figure if self.program.types[value].kind == "float" else int(figure)
 
     def _tensor(self, value: int) -> Any:
         """Return the tensor of a value, given the value's number. A constant is converted to a
@@ -289,6 +291,9 @@ def _idioms(ops: Any) -> Table:
     ``relu``. Softmax is left out, because Keras has a layer for it."""
     return {
         **{name: getattr(ops, name) for name in ("relu", "sigmoid", "log_softmax", "mean")},
+        **{name: getattr(ops, name) for name in ("silu", "logical_not", *LOGIC)},
+        "gelu": lambda x: ops.gelu(x, approximate=False),
+        "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
         # The derivative of ops.clip at both limits is 1, but that of the spec is 0.
         "clip": lambda x, low, high: ops.where(
             ops.logical_and(x > low, x < high), x, ops.stop_gradient(ops.clip(x, low, high))

@@ -7,19 +7,22 @@ from harness.extend.source import Words
 
 UNARY = (
     *("exp", "log", "tanh", "sqrt", "negative", "stop_gradient", "relu", "sigmoid"),
-    *("erf", "sin", "cos", "floor"),
+    *("erf", "sin", "cos", "floor", "silu", "logical_not"),
 )
+LOGIC = ("equal", "not_equal", "logical_and", "logical_or")
 # In these templates, operands are numbered and attributes have names. ``tensordot`` is missing,
 # because only gradients use it.
 CALLS = {
     **{n: f"ops.{n}({{0}})" for n in UNARY},
-    **{n: f"ops.{n}({{0}}, {{1}})" for n in ("power", "equal", "matmul")},
+    **{n: f"ops.{n}({{0}}, {{1}})" for n in ("power", "matmul", *LOGIC)},
     **{n: f"ops.{n}({{0}}, axis={{axis}}, keepdims={{keepdims}})" for n in ("sum", "max", "mean")},
     **{n: f"ops.{n}({{0}}, axis={{axis}})" for n in ("expand_dims", "squeeze", "flip")},
     **{n: f"ops.{n}({{0}}, axis=-1)" for n in ("softmax", "log_softmax", "argsort")},
     # The derivative of ops.clip at both limits is 1, but that of the spec is 0.
     "clip": "ops.where(ops.logical_and({0} > {low}, {0} < {high}), {0}, "
     "ops.stop_gradient(ops.clip({0}, {low}, {high})))",
+    "gelu": "ops.gelu({0}, approximate=False)",
+    "gelu_tanh": "ops.gelu({0}, approximate=True)",
     "where": "ops.where({0}, {1}, {2})",
     "astype": "ops.cast({0}, self.compute_dtype)",
     "permute_dims": "ops.transpose({0}, {axes})",
@@ -63,7 +66,7 @@ WORDS = Words(
     methods=frozenset({"add_weight"}),
     keywords=frozenset(
         {
-            *("axis", "axes", "keepdims", "dtype", "reverse", "constant_values"),
+            *("approximate", "axis", "axes", "keepdims", "dtype", "reverse", "constant_values"),
             *("name", "shape", "initializer", "trainable", "package", "num_segments"),
         }
     ),

@@ -180,7 +180,9 @@ class CallWriter:
             if node.op == "scan":
                 self._scan(node)
             elif node.op == "constant":
-                self._number(node.output, float(node.attributes["value"]))
+                figure = float(node.attributes["value"])
+                is_float = self.program.types[node.output].kind == "float"
+                self._number(node.output, figure if is_float else int(figure))
             elif node.op in FOLDED and self._numbers.keys() >= set(node.inputs):
                 numbers = [self._numbers[value] for value in node.inputs]
                 self._number(node.output, float(FOLDED[node.op](*numbers)))

@@ -21,7 +21,9 @@ from harness.convert.source.emitter import (
     SUM,
     UNARY,
     Code,
+    Emitter,
     bracketed,
+    count_reads,
     fill,
     infix,
     mapping,
@@ -95,6 +97,12 @@ def sigmoid(b: Builder, x: int, inner: float, outer: float, shift: float) -> int
     return b.emit("add", b.emit("multiply", b.constant(outer), tanh), b.constant(shift))
 
 
+def gelu(b: Builder, x: int, factor: float) -> int:
+    erf = b.emit("erf", b.emit("multiply", b.constant(factor), x))
+    half = b.emit("multiply", b.constant(0.5), x)
+    return b.emit("multiply", half, b.emit("add", b.constant(1.0), erf))
+
+
 def softmax(b: Builder, x: int, axis: int, total: Sequence[int], stopped: bool = True) -> int:
     most = b.emit("max", x, axis=(axis,), keepdims=True)
     most = b.emit("stop_gradient", most) if stopped else most
@@ -115,6 +123,8 @@ def log_softmax(b: Builder, x: int, axis: int) -> int:
         (lambda b, x: limited(b, x, 0, 0, True), ["relu"]),
         (lambda b, x: limited(b, limited(b, x, 0, 0, True), 1, 1, False), ["clip"]),
         (lambda b, x: sigmoid(b, x, 0.5, 0.5, 0.5), ["sigmoid"]),
+        (lambda b, x: b.emit("multiply", sigmoid(b, x, 0.5, 0.5, 0.5), x), ["silu"]),
+        (lambda b, x: gelu(b, x, 0.7071067811865476), ["gelu"]),
         (lambda b, x: softmax(b, x, 1, [1]), ["softmax"]),
         # Whether the maximum is stopped: softmax is the same for all shifts, so is its gradient.
         (lambda b, x: softmax(b, x, 1, [1], stopped=False), ["softmax"]),
@@ -131,6 +141,38 @@ def test_an_idiom_is_one_operation(make: Callable[[Builder, int], int], ops: lis
     assert found(make) == ops
 
 
+def test_conditions_and_comparisons_of_indices_have_operators() -> None:
+    b = Builder()
+    x = b.value(Type((BATCH,)), "x")
+    index = b.value(Type((BATCH,), "index", Dim(9)), "i")
+
+    def floats(value: int) -> int:
+        return b.emit("astype", value)
+
+    def inverse(value: int) -> int:
+        return b.emit("equal", floats(value), b.constant(0.0))
+
+    low, high = b.emit("less", x, b.constant(2.0)), b.emit("less", b.constant(0.5), x)
+    both = b.emit("equal", b.emit("multiply", floats(low), floats(high)), b.constant(1.0))
+    three = b.emit("equal", floats(index), b.constant(3.0))
+    neither = b.emit("equal", b.emit("add", floats(both), floats(inverse(three))), b.constant(0.0))
+    below = b.emit("less", b.emit("add", floats(index), b.constant(0.5)), b.constant(7.0))
+    results = [inverse(neither), inverse(inverse(high)), below]
+    dialect = pytest.importorskip("harness.backends.jax.primitives_export").JaxDialect()
+    e = Emitter(dialect, b.types, lambda value: b.names.get(value, ""), {}, "x")
+    nodes, ends = Idioms(b.types, b.names).block(b.nodes, results)
+    e.left = count_reads(nodes, ends)
+    for value in (x, index):
+        e.argument(value, b.names[value])
+    e.block(nodes, ends)
+    assert [e.read(code) for code in e.operands(ends)] == [
+        "(x < 2.0) & mask | (i != 3)",
+        "mask",
+        "i < 7",
+    ]
+    assert e.lines == ["        mask = x > 0.5"]
+
+
 @pytest.mark.parametrize(
     ("make", "idiom"),
     [
@@ -142,6 +184,7 @@ def test_an_idiom_is_one_operation(make: Callable[[Builder, int], int], ops: lis
         (lambda b, x: sigmoid(b, x, 1.0, 0.5, 0.5), "sigmoid"),
         (lambda b, x: sigmoid(b, x, 0.5, 0.25, 0.5), "sigmoid"),
         (lambda b, x: sigmoid(b, x, 0.5, 0.5, 0.4), "sigmoid"),
+        (lambda b, x: gelu(b, x, 0.7), "gelu"),
         (lambda b, x: softmax(b, x, 0, [0]), "softmax"),
         (lambda b, x: softmax(b, x, 1, [0, 1]), "softmax"),
         (lambda b, x: log_softmax(b, x, 0), "log_softmax"),
@@ -215,9 +258,9 @@ A, B, C = (Code((name,)) for name in "abc")
     [
         (infix("-", SUM, A, infix("-", SUM, B, C)), "a - (b - c)"),
         (infix("-", SUM, infix("-", SUM, A, B), C), "a - b - c"),
-        (infix("*", PRODUCT, infix("+", SUM, A, B), number(2)), "(a + b) * 2.0"),
+        (infix("*", PRODUCT, infix("+", SUM, A, B), number(2.0)), "(a + b) * 2.0"),
         (infix("<", COMPARISON, infix("<", COMPARISON, A, B), C), "(a < b) < c"),
-        (fill("^0.sum(%1)", infix("@", PRODUCT, A, B), number(-1)), "(a @ b).sum(-1.0)"),
+        (fill("^0.sum(%1)", infix("@", PRODUCT, A, B), number(-1.0)), "(a @ b).sum(-1.0)"),
         (fill("^0[0]", Code(("-", "a"), UNARY)), "(-a)[0]"),
         (fill("f(%10)", *(Code((str(n),)) for n in range(11))), "f(10)"),
     ],

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.convert.source.emitter import (
+    AND,
     COMPARISON,
+    CONDITION,
+    OR,
     PRODUCT,
     SUM,
     UNARY,
@@ -36,7 +39,14 @@ SIGNS: Mapping[str, tuple[str, int]] = {
     "less": ("<", COMPARISON),
     "less_equal": ("<=", COMPARISON),
     "equal": ("==", COMPARISON),
+    "not_equal": ("!=", COMPARISON),
+    "logical_or": ("|", OR),
+    "logical_and": ("&", AND),
 }
+# Comparisons with the operands exchanged: ``x > 0`` instead of ``0 < x``.
+EXCHANGED = {"<": ">", "<=": ">="}
+# The operators of Python for conditions that are no tensors.
+PLAIN_CONDITIONS = {"|": "or", "&": "and"}
 
 
 # A template of source text, or a function that returns one for a node.
@@ -60,7 +70,15 @@ def common_code(
     """
     if node.op in SIGNS:
         sign, level = SIGNS[node.op]
-        return infix(sign, level, operands[0], operands[1])
+        left, right = operands
+        if sign in EXCHANGED and left.plain and not right.plain:
+            return infix(EXCHANGED[sign], level, right, left)
+        if sign in PLAIN_CONDITIONS and left.plain and right.plain:
+            return infix(PLAIN_CONDITIONS[sign], CONDITION, left, right)
+        return infix(sign, level, left, right)
+    if node.op == "logical_not":
+        sign, level = ("not ", CONDITION) if operands[0].plain else ("~", UNARY)
+        return Code((sign, *operands[0].within(level + 1)), level, operands[0].plain)
     if node.op == "negative":
         return Code(("-", *operands[0].within(UNARY)), UNARY, operands[0].plain)
     if node.op == "take":
@@ -95,6 +113,11 @@ def common_code(
         texts["axis"] = e.shape(axes) if len(axes) > 1 else str(axes[0])
         texts["keepdims"] = str(templates["keepdims"]) if node.attributes["keepdims"] else ""
     return fill(template.format(like=e.like, **texts), *operands)
+
+
+def expand_dims(e: Emitter, node: Node) -> str:
+    """Return the template of ``expand_dims``: an index, as in ``x[:, None]``."""
+    return f"^0[{':, ' * node.attributes['axis']}None]"
 
 
 def names_in(templates: Mapping[str, Template]) -> frozenset[str]:
@@ -169,7 +192,7 @@ class LayerBody:
         """
         body, label = self.call.block, self.call.attributes["label"]
         names = dict(self.program.names)
-        idioms = Idioms(self.program.types, names)
+        idioms = Idioms(dict(self.program.types), names)
         nodes, outputs = idioms.block(body.nodes, [body.outputs[n] for n in self.results])
 
         reads = count_reads(nodes, outputs)
@@ -187,7 +210,7 @@ class LayerBody:
         texts = {role: parameter(role) for role in form.shapes}
         floats = (r for r, value in roles if self.program.types[value].kind == "float")
         like = next(itertools.chain(map(parameter, form.float_shapes), floats), "")
-        e = Emitter(dialect, self.program.types, base, self.program.sizes, like, depth)
+        e = Emitter(dialect, idioms.types, base, self.program.sizes, like, depth)
         e.reserved |= reserved
         for role, value in zip(self.call.attributes["roles"], body.inputs, strict=True):
             if role in texts:

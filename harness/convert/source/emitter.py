@@ -74,8 +74,8 @@ def _items(arguments: str) -> list[str]:
 
 # Expressions of Python source. They contain text, and numbers of values that get names later.
 
-# The precedence of an expression, from low to high.
-COMPARISON, SUM, PRODUCT, UNARY, ATOM = range(1, 6)
+# The precedence of an expression, from low to high. ``and``, ``or`` and ``not`` share the lowest.
+CONDITION, COMPARISON, OR, AND, SUM, PRODUCT, UNARY, ATOM = range(8)
 _PLACE = re.compile(r"([%^]\d+)")
 
 
@@ -106,7 +106,7 @@ def value(number: int) -> Code:
 
 def number(figure: float) -> Code:
     """Return a Python number as an expression."""
-    return Code((repr(float(figure)),), ATOM if figure >= 0 else UNARY, plain=True)
+    return Code((repr(figure),), ATOM if figure >= 0 else UNARY, plain=True)
 
 
 def fill(template: str, *operands: Code, plain: bool = False) -> Code:
@@ -130,7 +130,7 @@ def infix(sign: str, level: int, left: Code, right: Code) -> Code:
     """Return the expression ``left sign right``, e.g. ``a + b``, with the necessary parentheses.
     ``level`` is the precedence of the operator."""
     # Python would chain comparisons: ``a < b < c`` means ``a < b and b < c``.
-    first = left.within(level + 1 if level == COMPARISON else level)
+    first = left.within(level + 1 if level <= COMPARISON else level)
     parts = (*first, f" {sign} ", *right.within(level + 1))
     return Code(parts, level, left.plain and right.plain)
 
@@ -147,7 +147,10 @@ def listed(codes: Sequence[Code]) -> Code:
 WIDTH = 72
 FREE = ("batch", "time")
 # Operations whose source is the same for Python numbers and tensors.
-NUMERIC = ("negative", "add", "subtract", "multiply", "divide", "less", "less_equal", "equal")
+NUMERIC = (
+    *("negative", "add", "subtract", "multiply", "divide", "less", "less_equal", "equal"),
+    *("not_equal", "logical_not", "logical_and", "logical_or"),
+)
 
 
 def count_reads(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
@@ -351,28 +354,31 @@ class Emitter:
     def expression(self, node: Node, operands: Sequence[Code]) -> Code:
         """Return the expression of a node, given the expressions of its operands."""
         if node.op == "constant":
-            return number(node.attributes["value"])
+            figure = node.attributes["value"]
+            return number(figure if self.types[node.output].kind == "float" else int(figure))
         if node.op == "extent":
             sizes = [self.size(dim) for dim in node.attributes["dims"]]
             factors = [f"({s})" if " " in s else s for s in sizes] or ["1"]
-            return Code((" * ".join(factors),), 3, plain=True)
+            return Code((" * ".join(factors),), PRODUCT if factors[1:] else ATOM, plain=True)
         if node.op == "stop_gradient" and operands[0].plain:
             return operands[0]
+        if node.op == "power" and all(operand.plain for operand in operands):
+            return fill("math.pow(%0, %1)", *operands, plain=True)
         if node.op in ("exp", "log", "tanh", "sqrt") and operands[0].plain:
             return fill(f"math.{node.op}(%0)", operands[0], plain=True)
         if node.op == "where" and operands[0].plain:
             condition, chosen, other = operands
-            parts = (*chosen.within(1), " if ", *condition.parts, " else ", *other.within(1))
+            sides = chosen.within(COMPARISON), other.within(COMPARISON)
+            parts = (*sides[0], " if ", *condition.parts, " else ", *sides[1])
             return Code(parts, 0, chosen.plain and other.plain)
         if node.op == "astype" and operands[0].plain:
             return fill("float(%0)", operands[0], plain=True)
         if node.op == "broadcast_to" and operands[0].plain:
             return self.dialect.filled(self, operands[0], node.attributes["shape"])
-        numeric = node.op in NUMERIC or (node.op == "power" and not all(o.plain for o in operands))
-        if not numeric:
-            # torch.where and jnp.where accept one Python number if the other argument is a tensor.
-            first = 2 if node.op == "where" and not operands[2].plain else 0
-            operands = [o if first and n == 1 else self.tensor(o) for n, o in enumerate(operands)]
+        # torch.where and jnp.where accept one Python number if the other argument is a tensor.
+        is_choice = node.op == "where" and not (operands[1].plain and operands[2].plain)
+        if node.op not in (*NUMERIC, "power") and not is_choice:
+            operands = [self.tensor(operand) for operand in operands]
         return self.dialect.code(self, node, operands)
 
     def operands(self, numbers: Sequence[int], width: int = WIDTH) -> list[Code]:
@@ -435,18 +441,25 @@ WORDS: Mapping[str, str] = {
     "subtract": "difference",
     "multiply": "product",
     "divide": "quotient",
-    "permute_dims": "turned",
-    "max": "most",
+    "permute_dims": "transposed",
+    "max": "largest",
     "sum": "total",
     "concat": "joined",
     "where": "chosen",
     "slice": "part",
     "squeeze": "part",
     "select": "part",
-    "expand_dims": "wide",
-    "broadcast_to": "wide",
+    "expand_dims": "expanded",
+    "broadcast_to": "expanded",
     "take": "rows",
     "take_along_axis": "taken",
     "negative": "negated",
     "astype": "floats",
+    "equal": "mask",
+    "not_equal": "mask",
+    "less": "mask",
+    "less_equal": "mask",
+    "logical_not": "mask",
+    "logical_and": "mask",
+    "logical_or": "mask",
 }

@@ -119,7 +119,7 @@ def model(training: Program, inference: Program) -> SourceModel:
     """Prepare the inference program of a model for writing as source code. Calls whose equations
     differ in the ``training`` program are recorded too."""
     names = dict(inference.names)
-    idioms = Idioms(inference.types, names)
+    idioms = Idioms(dict(inference.types), names)
     ports = (*inference.outputs, *inference.new_state)
     nodes, wanted = idioms.block(_with_floats(inference), [port.value for port in ports])
     values = [(port.name, value) for port, value in zip(ports, wanted, strict=True)]
@@ -127,7 +127,7 @@ def model(training: Program, inference: Program) -> SourceModel:
     instances, calls = _forms(training, inference, nodes, wanted)
     return SourceModel(
         inference,
-        inference.types,
+        idioms.types,
         names,
         nodes,
         dict(values[:count]),

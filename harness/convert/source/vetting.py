@@ -26,7 +26,8 @@ KINDS: tuple[type[ast.AST], ...] = (
     *(ast.Subscript, ast.Slice, ast.Constant, ast.Tuple, ast.List, ast.Dict, ast.IfExp),
     *(ast.ListComp, ast.comprehension, ast.BinOp, ast.UnaryOp, ast.Compare, ast.expr_context),
     *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.MatMult, ast.USub, ast.BitOr),
-    *(ast.Lt, ast.LtE, ast.GtE, ast.Eq, ast.Is, ast.In),
+    *(ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq, ast.Is, ast.In),
+    *(ast.BitAnd, ast.Invert, ast.BoolOp, ast.And, ast.Or, ast.Not),
 )
 # Statements allowed outside of classes and functions.
 TOP = (ast.Import, ast.ImportFrom, ast.Assign, ast.ClassDef, ast.FunctionDef, ast.Expr)
