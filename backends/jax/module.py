@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from harness.extend.formats import Exported
-from harness.extend.program import Node, call_key, is_constant, local_of, owner_of
+from harness.extend.program import is_constant, local_of, owner_of
 from harness.extend.source import (
     CONSTANTS,
     PYTHON,
-    Code,
-    Emitter,
-    LayerBody,
-    LayerForm,
-    Method,
     SourceModel,
     bracketed,
     document,
-    fill,
     forward,
-    identifier,
     layers,
     literals,
-    result_text,
-    unique,
     uses,
 )
 
+from .functions import DTYPE, FunctionWriter, with_dtype
 from .primitives_export import JaxDialect
 
 IMPORTED = frozenset(
     {"jax", "jnp", "np", "math", "load", "apply", "initial_state", "params", "constants", "state"}
-    | {"outputs", "CONSTANTS"}
+    | {"outputs", "CONSTANTS", "number", DTYPE}
 )
 
 
-def _key(*names: str, of: str = "params") -> str:
-    return of + "".join(f"[{literals.text(name)}]" for name in names)
+# The lines of a loop over an npz file that put an array into nested dictionaries.
+ENTRY = (
+    '            layer, name = key.split("/")',
+    '            for part in layer.split("."):',
+    "                group = group.setdefault(part, {})",
+    "            group[name] = jnp.asarray(arrays[key])",
+)
 
 
 class Writer:
@@ -45,28 +39,19 @@ class Writer:
 
     def __init__(self, exported: Exported, file: str) -> None:
         self.exported, self.file = exported, file
-        self.model: SourceModel = layers.model(exported.training, exported.inference)
         self.dialect = JaxDialect()
         constants = filter(is_constant, exported.training.statistics)
         self.constants = [f"{owner_of(p.name)}/{local_of(p.name)}" for p in constants]
-        self.functions: dict[int, str] = {}
-        taken = {*IMPORTED, *CONSTANTS, *PYTHON}
-        self.forms = list({id(form): form for form in self.model.instances.values()}.values())
-        for form in self.forms:
-            for method in form.methods.values():
-                name = unique(identifier(form.definition), taken)
-                taken.add(name)
-                self.functions[id(method)] = name
-        # Reserve these names, so that no variable hides the function of a layer.
-        self.reserved = frozenset(taken)
+        self.reserved = {*IMPORTED, *CONSTANTS, *PYTHON}
+        self.model: SourceModel = layers.model(exported.training, exported.inference, nested=True)
+        self.functions = FunctionWriter(self.model, self.reserved)
 
     def source(self) -> str:
         """Return the source of the whole file."""
         functions = [
             line
-            for form in self.forms
-            for method in form.methods.values()
-            for line in ["", "", *self._function(form, method)]
+            for function in self.functions.functions.values()
+            for line in ["", "", *function.lines(self.exported.inference)]
         ]
         body = [*self._load(), *functions, *self._initial_state(), "", "", *self._apply()]
         math = ["import math", ""] if uses(body, "math") else []
@@ -113,76 +98,40 @@ class Writer:
                 "",
                 "",
                 "def load(path):",
-                '    """The parameters and the constants of an npz file, by layer and name."""',
+                '    """Read the parameters and constants of an npz file, by layer and name."""',
                 "    params, constants = {}, {}",
                 "    with np.load(path) as arrays:",
                 "        for key in arrays.files:",
-                '            layer, name = key.split("/")',
                 "            group = constants if key in CONSTANTS else params",
-                "            group.setdefault(layer, {})[name] = jnp.asarray(arrays[key])",
+                *ENTRY,
                 "    return params, constants",
             ]
         return [
             "def load(path):",
-            '    """The parameters of an npz file, by layer and name."""',
+            '    """Read the parameters of an npz file, by layer and name."""',
             "    params = {}",
             "    with np.load(path) as arrays:",
             "        for key in arrays.files:",
-            '            layer, name = key.split("/")',
-            "            params.setdefault(layer, {})[name] = jnp.asarray(arrays[key])",
+            "            group = params",
+            *ENTRY,
             "    return params",
         ]
 
-    def _function(self, form: LayerForm, method: Method) -> list[str]:
-        program, call, results = self.exported.inference, method.call, list(method.results)
-        reserved = set(self.reserved)
-        made = LayerBody(program, call, results)
-        e, arguments, codes = made.emit(self.dialect, form, method, 1, _key, reserved)
-        values = [(r, program.types[v].shape) for r, v in form.roles(call)]
-        names = call.attributes["results"]
-        given_back = [(names[n], program.types[call.block.outputs[n]].shape) for n in results]
-        shapes = document.arrow(program, values, given_back)
-        signature = [
-            f"{name}=None" if role in method.optional else name
-            for (role, _), name in zip(values, arguments, strict=True)
-        ]
-        lines = bracketed(0, f"def {self.functions[id(method)]}(", ["params", *signature], "):")
-        title = document.form_title(program, form)
-        lines += [*document.docstring([title, "", shapes], 1), *e.lines]
-        return [*lines, f"    return {result_text(e, codes)}"]
-
     @property
     def _like(self) -> str:
-        forms = self.model.instances.items()
-        found = [(key, n, n in f.constants) for key, f in forms for n in f.float_shapes[:1]]
-        found.sort(key=lambda entry: entry[2])  # constants last
-        places = (_key(key, n, of="constants" if fixed else "params") for key, n, fixed in found)
-        return next(places, "jnp.zeros(())")
+        return self.functions.like(self.model.nodes) or "jnp.zeros(())"
 
     def _initial_state(self) -> list[str]:
-        e = forward.emitter(self.model, self.dialect, self._like, 1)
+        e = forward.emitter(self.model, self.dialect, DTYPE, 1)
         lines = forward.first_state(self.model, e, f"def initial_state({self.loaded}, batch):")
-        return ["", "", *lines] if lines else []
+        return ["", "", *lines[:2], *with_dtype(lines[2:], self._like)] if lines else []
 
     def _apply(self) -> list[str]:
-        e = forward.emitter(self.model, self.dialect, self._like, 1)
-        made = forward.forward(self.model, e, self._call, self.reserved)
+        e = forward.emitter(self.model, self.dialect, DTYPE, 1)
+        e.text.update(self.functions.parameters())
+        made = forward.forward(self.model, e, self.functions.write_call, self.reserved)
         signature = [self.loaded, *made.arguments, *(["state=None"] if made.state else [])]
         lines = bracketed(0, "def apply(", signature, "):")
         lines += document.docstring(document.signature(self.model), 1)
         start = ["if state is None:", f"    state = initial_state({self.loaded}, batch)"]
-        return lines + made.lines(self.model, start)
-
-    def _call(self, e: Emitter, node: Node) -> None:
-        key = call_key(node)
-        form, method = self.model.calls[node.attributes["label"]]
-        codes = forward.given(e, self.model, node)
-        groups = [_key(key)] if form.shapes.keys() - form.constants else []
-        groups += [_key(key, of="constants")] if form.constants else []
-        own = Code(
-            (groups[0] if len(groups) == 1 else f"{{{', '.join(f'**{g}' for g in groups)}}}",)
-        )
-        places = ", ".join(f"%{n}" for n in range(len(codes) + 1))
-        results: Sequence[Any] = [node.outputs[n] for n in method.results]
-        code = fill(f"{self.functions[id(method)]}({places})", own, *codes)
-        forward.settle(e, results, code, identifier(key))
+        return lines + with_dtype(made.lines(self.model, start), self._like)

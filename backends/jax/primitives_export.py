@@ -58,7 +58,7 @@ def windows(e: Emitter, node: Node) -> str:
     if any(Dim.of(dim) != Dim() for pair in pads for dim in pair):
         fill = ', constant_values=float("-inf")' if attributes["lowest"] else ""
         every = ", ".join(map(e.shape, pads))
-        text = f"jnp.pad(%0, ({every},){fill})"
+        text = f"jnp.pad(%0, ({every}){fill})"
     return f"{text}[{':, ' * attributes['axes'][0]}{places}]"
 
 
@@ -74,13 +74,13 @@ def overlap_add(e: Emitter, node: Node) -> str:
     for axis, before, after in columns:
         inside[axis] = f"{e.size(before)}:{e.size(before + shape[axis])}"
         whole[axis] = before + whole[axis] + after
-    zeros = f"jnp.zeros({e.shape(whole)}, {e.like}.dtype)"
+    zeros = f"jnp.zeros({e.shape(whole)}, {e.like})"
     return f"{zeros}.at[{':, ' * axes[0]}{places}].add(%0)[{', '.join(inside)}]"
 
 
 def _segment_sum(e: Emitter, node: Node) -> str:
     shape = e.shape((node.attributes["rows"], *e.types[node.output].shape[1:]))
-    return f"jnp.zeros({shape}, {e.like}.dtype).at[%1].add(%0)"
+    return f"jnp.zeros({shape}, {e.like}).at[%1].add(%0)"
 
 
 TEMPLATES: Mapping[str, Template] = {
@@ -89,6 +89,7 @@ TEMPLATES: Mapping[str, Template] = {
     "tanh": "jnp.tanh(%0)",
     "sqrt": "jnp.sqrt(%0)",
     "erf": "jax.lax.erf(%0)",
+    "sign": "jnp.sign(%0)",
     "sin": "jnp.sin(%0)",
     "cos": "jnp.cos(%0)",
     "floor": "jnp.floor(%0)",
@@ -106,17 +107,17 @@ TEMPLATES: Mapping[str, Template] = {
     "silu": "jax.nn.silu(%0)",
     "softmax": "jax.nn.softmax(%0)",
     "log_softmax": "jax.nn.log_softmax(%0)",
-    "astype": "^0.astype({like}.dtype)",
-    "permute_dims": "jnp.transpose(%0, {axes})",
+    "astype": "^0.astype({like})",
+    "permute_dims": "^0.transpose{axes}",
     "broadcast_to": "jnp.broadcast_to(%0, {shape})",
     "arange": "jnp.arange({stop})",
-    "reshape": "jnp.reshape(%0, {shape})",
+    "reshape": "^0.reshape{shape}",
     "expand_dims": expand_dims,
-    "squeeze": "jnp.squeeze(%0, {axis})",
+    "squeeze": "^0.squeeze({axis})",
     "flip": "jnp.flip(%0, {axis})",
     # The derivative of jnp.clip at both limits is 1/2, but that of the spec is 0.
     "clip": "jnp.where(%0 <= {low}, {low}, jnp.where(%0 >= {high}, {high}, %0))",
-    "one_hot": "jax.nn.one_hot(%0, {classes}, dtype={like}.dtype)",
+    "one_hot": "jax.nn.one_hot(%0, {classes}, dtype={like})",
     "tensordot": "jnp.tensordot(%0, %1, {axes})",
     "concat": "jnp.concatenate([%0], {axis})",
     "sum": "^0.sum({axis}{keepdims})",
@@ -136,12 +137,33 @@ WORDS = Words(
     roots=frozenset({"math", "jax", "jnp", "np"}),
     known=names_in(TEMPLATES)
     | {
+        *("jax.lax.conv_general_dilated", "jax.lax.reduce_window", "jax.lax.max", "jax.lax.add"),
+        *("jnp.flip", "jnp.tanh", "jnp.ones_like", "math.prod"),
         *("math.exp", "math.log", "math.tanh", "math.sqrt", "math.pow", "np.load", "jax.lax.scan"),
         *("jnp.pad", "jnp.zeros", "jnp.ones", "jnp.full", "jnp.asarray"),
     },
-    methods=frozenset({"astype", "sum", "max", "mean", "add", "split", "setdefault"}),
-    keywords=frozenset({"keepdims", "approximate", "dtype", "reverse", "constant_values"}),
-    python=frozenset({"float"}),
+    methods=frozenset(
+        {
+            "reshape",
+            "squeeze",
+            "transpose",
+            "astype",
+            "sum",
+            "max",
+            "mean",
+            "add",
+            "split",
+            "setdefault",
+        }
+    ),
+    keywords=frozenset(
+        {
+            *("window_strides", "padding", "lhs_dilation", "rhs_dilation", "dimension_numbers"),
+            *("feature_group_count", "stride", "dilation", "groups", "window"),
+            *("keepdims", "approximate", "dtype", "reverse", "constant_values"),
+        }
+    ),
+    python=frozenset({"float", "range", "str"}),
 )
 
 
@@ -155,11 +177,11 @@ class JaxDialect(Dialect):
 
     def filled(self, e: Emitter, fill_number: Code, shape: Shape) -> Code:
         if not shape:
-            return fill(f"jnp.asarray(%0, {e.like}.dtype)", fill_number)
+            return fill(f"jnp.asarray(%0, {e.like})", fill_number)
         made = {"0.0": "zeros", "1.0": "ones"}.get(e.render(fill_number))
         if made:
-            return Code((f"jnp.{made}({e.shape(shape)}, {e.like}.dtype)",))
-        return fill(f"jnp.full({e.shape(shape)}, %0, {e.like}.dtype)", fill_number)
+            return Code((f"jnp.{made}({e.shape(shape)}, {e.like})",))
+        return fill(f"jnp.full({e.shape(shape)}, %0, {e.like})", fill_number)
 
     def scan(self, e: Emitter, node: Node) -> None:
         """Write a loop over time: a function for one step, and a call of ``jax.lax.scan`` with this
@@ -182,7 +204,8 @@ class JaxDialect(Dialect):
             name = e.base(node.outputs[n]) or f"{e.base(node.block.outputs[n]) or 'step'}s"
             results.append(e.name(name))
             e.hold(node.outputs[n], results[-1])
-        last, whole = _tuple(names, "_"), _tuple(results, "_")
+        last = _tuple(names, "_") if set(names) - {"_"} else "_"
+        whole = _tuple(results, "_")
         reverse = ["reverse=True"] if node.reverse else []
         items = [step, _tuple(starts, "None"), _tuple(sequences, "None"), *reverse]
         e.lines += bracketed(e.depth, f"{last}, {whole} = jax.lax.scan(", items, ")")
@@ -262,8 +285,8 @@ SCRIPT = '''def run(inputs, state, cotangents):
         run.compiled = jax.jit(results), jax.jit(jax.grad(along))
     found = run.compiled[0](params, arguments)
     if cotangents:
-        for layer, gradients in run.compiled[1](params, arguments, directions).items():
-            for name, gradient in gradients.items():
-                found[f"gradient.{{layer}}.{{name}}"] = gradient
+        gradients = run.compiled[1](params, arguments, directions)
+        for path, gradient in jax.tree_util.tree_flatten_with_path(gradients)[0]:
+            found[".".join(["gradient", *(part.key for part in path)])] = gradient
     return {{name: np.asarray(value) for name, value in found.items()}}
 '''

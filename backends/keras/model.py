@@ -291,7 +291,7 @@ def _idioms(ops: Any) -> Table:
     ``relu``. Softmax is left out, because Keras has a layer for it."""
     return {
         **{name: getattr(ops, name) for name in ("relu", "sigmoid", "log_softmax", "mean")},
-        **{name: getattr(ops, name) for name in ("silu", "logical_not", *LOGIC)},
+        **{name: getattr(ops, name) for name in ("silu", "sign", "logical_not", *LOGIC)},
         "gelu": lambda x: ops.gelu(x, approximate=False),
         "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
         # The derivative of ops.clip at both limits is 1, but that of the spec is 0.

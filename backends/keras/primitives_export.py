@@ -3,11 +3,11 @@ this module may use."""
 
 from __future__ import annotations
 
-from harness.extend.source import Words
+from harness.extend.source import Words, names_in
 
 UNARY = (
     *("exp", "log", "tanh", "sqrt", "negative", "stop_gradient", "relu", "sigmoid"),
-    *("erf", "sin", "cos", "floor", "silu", "logical_not"),
+    *("erf", "sin", "cos", "floor", "silu", "sign", "logical_not"),
 )
 LOGIC = ("equal", "not_equal", "logical_and", "logical_or")
 # In these templates, operands are numbered and attributes have names. ``tensordot`` is missing,
@@ -51,7 +51,7 @@ WORDS = Words(
     roots=frozenset({"keras", "ops"}),
     known=frozenset(
         {
-            *(text.partition("(")[0] for text in CALLS.values()),
+            *names_in(CALLS),
             *("ops.shape", "ops.scan", "ops.arange", "ops.zeros", "ops.full", "ops.concatenate"),
             *(
                 "ops.pad",

@@ -209,7 +209,7 @@ class Writer:
 
     def _form(self, form: LayerForm) -> list[str]:
         lines = [f"class {self.classes[form.name]}(nn.Module):"]
-        lines += [*document.docstring([document.form_title(self.exported.inference, form)], 1), ""]
+        lines += [*document.docstring([self._title(form)], 1), ""]
         lines += [
             "    def __init__(self, dtype: torch.dtype) -> None:",
             "        super().__init__()",
@@ -226,6 +226,9 @@ class Writer:
         for number, method in enumerate(form.methods.values(), start=1):
             lines += ["", *self._method(form, method, number)]
         return lines
+
+    def _title(self, form: LayerForm) -> str:
+        return document.form_title(self.exported.inference, form.definition, form.attributes)
 
     def _method(self, form: LayerForm, method: Method, number: int) -> list[str]:
         def parameter(role: str) -> str:

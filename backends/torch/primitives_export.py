@@ -83,6 +83,7 @@ TEMPLATES: Mapping[str, Template] = {
     "tanh": "torch.tanh(%0)",
     "sqrt": "torch.sqrt(%0)",
     "erf": "torch.erf(%0)",
+    "sign": "torch.sign(%0)",
     "sin": "torch.sin(%0)",
     "cos": "torch.cos(%0)",
     "floor": "torch.floor(%0)",

@@ -16,6 +16,7 @@ from harness.convert.source.common import (
     result_text,
     swaps_first,
 )
+from harness.convert.source.composites import is_composite
 from harness.convert.source.emitter import (
     INDENT,
     Code,
@@ -54,6 +55,7 @@ __all__ = [
     "fill",
     "forward",
     "identifier",
+    "is_composite",
     "layers",
     "listed",
     "literals",

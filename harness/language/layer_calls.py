@@ -37,7 +37,7 @@ from harness.language.scope import (
 )
 from harness.language.tree import Assignment, Call
 from harness.program.dims import shape_text
-from harness.program.ir import Meaning, Node, Phase, Type, needed_nodes
+from harness.program.ir import Composite, Meaning, Node, Phase, Type, needed_nodes
 
 # Attributes of call nodes. Backends need them to run their own layers, and exports to write layers.
 
@@ -97,6 +97,7 @@ class LayerEvaluator(Evaluator):
         self.phase = phase
         self.maker = LayerMaker(library, numbers)
         self.instances: dict[str, Instance] = {}
+        self.composites: list[Composite] = []
         self.updated_statistics: dict[int, int] = {}  # statistic's value -> its new value
 
     def callable_names(self, scope: Scope) -> tuple[str, ...]:
@@ -229,7 +230,11 @@ class LayerEvaluator(Evaluator):
         self.bind_inputs(expr.function, expr, spec.inputs, values, inner, call.sizes)
         with self.with_call_place(instance.name, expr.place):
             if spec.layers:
-                return [self._inline_layer(call)]
+                inputs, output = dict(values), self._inline_layer(call)
+                about = (instance.name, label, spec.layer, as_plain_data(instance.attributes))
+                ends = (inputs, output, str(spec.output))
+                self.composites.append(Composite(*about, dict(call.sizes), *ends))
+                return [output]
             return self._append_layer(call)
 
     def _inline_layer(self, call: LayerCall) -> int:

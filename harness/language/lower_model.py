@@ -158,6 +158,7 @@ class Lowering:
             loss=loss,
             metrics=tuple(metrics),
             structural=tuple(sorted(evaluator.maker.structural)),
+            composites=tuple(evaluator.composites),
         )
         program = replace(program, room=room_of(program))
         check_numbers(program, evaluator.places, self.document.place_of_key(("sizes",)))

@@ -120,6 +120,25 @@ class Port:
     init: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """A call of a layer that has nested layers, whose equations are nodes of the program.
+
+    ``inputs`` maps the names of the layer's inputs to values, and ``output`` is the value that the
+    call returns, with the name ``result``. ``sizes`` has the sizes of the definition. The names of
+    the nested layers start with ``instance`` and a dot.
+    """
+
+    instance: str
+    label: str
+    definition: str
+    attributes: Mapping[str, Any]
+    sizes: Mapping[str, Dim]
+    inputs: Mapping[str, int]
+    output: int
+    result: str
+
+
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Program:
     """The operations of a model in one ``phase`` (training or inference).
@@ -135,6 +154,9 @@ class Program:
     new program is needed. ``room`` has symbolic dimensions that must be at least 0 at the sizes of
     the arrays. If such a dimension is negative, a slice or a window reaches beyond the end of its
     axis.
+
+    ``composites`` has the calls of layers that have nested layers; an inner call comes before the
+    call that contains it.
     """
 
     name: str
@@ -156,6 +178,7 @@ class Program:
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     structural: tuple[str, ...] = ()
     room: tuple[Dim, ...] = ()
+    composites: tuple[Composite, ...] = ()
 
     def type_of(self, port: Port) -> Type:
         """Return the type of a port's value."""

@@ -13,11 +13,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import HarnessError, shorten
 from harness.program.dims import Dim
-from harness.program.ir import Block, Meaning, Node, Port, Program, Type
+from harness.program.ir import Block, Composite, Meaning, Node, Port, Program, Type
 from harness.program.updates import Total, UpdateRule
 
 CLASSES: Mapping[str, type] = {
-    cls.__name__: cls for cls in (Dim, Type, Block, Meaning, Node, Port, Program, Total, UpdateRule)
+    cls.__name__: cls
+    for cls in (Dim, Type, Block, Meaning, Node, Port, Composite, Program, Total, UpdateRule)
 }
 NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in CLASSES.values()}
 MOST_DEPTH = 100

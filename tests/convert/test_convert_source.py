@@ -14,6 +14,7 @@ import pytest
 from exporting import SYSTEMS, case_of, exported
 
 from harness.convert.source import literals
+from harness.convert.source.composites import fold
 from harness.convert.source.document import form_title
 from harness.convert.source.emitter import (
     COMPARISON,
@@ -31,24 +32,26 @@ from harness.convert.source.emitter import (
     statement,
 )
 from harness.convert.source.idioms import Idioms
-from harness.convert.source.layers import LayerForm
 from harness.program.builder import Builder
 from harness.program.dims import Dim
-from harness.program.ir import Type
+from harness.program.ir import Port, Type
 
 RUFF = shutil.which("ruff", path=str(Path(sys.executable).parent))
 BATCH, UNITS = Dim.of("batch"), Dim.of("units")
+
+
+IMAGES = ("resnet", "unet")
 
 
 @pytest.mark.skipif(RUFF is None, reason="ruff is not installed")
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_every_file_is_formatted_and_without_complaints(framework: str, tmp_path: Path) -> None:
     module = pytest.importorskip(f"harness.backends.{framework}.module")
-    for system in SYSTEMS:
+    images = IMAGES if framework == "jax" else ()
+    for system in (*SYSTEMS, *images, "gpt"):
         given = exported(case_of(system, 256), "float64")
         name = f"{Path(system).stem}.py"
         (tmp_path / name).write_text(module.Writer(given, name).source(), encoding="utf-8")
-    assert len(list(tmp_path.iterdir())) == len(SYSTEMS)
     for command in (
         ["format", "--check", "--diff", "--isolated", "--line-length", "99"],
         ["check", "--isolated", "--line-length", "99", "--select", "E,F,W,I,B,UP,PIE"],
@@ -57,6 +60,43 @@ def test_every_file_is_formatted_and_without_complaints(framework: str, tmp_path
             [RUFF or "", *command, str(tmp_path)], capture_output=True, text=True, check=False
         )
         assert run.returncode == 0, run.stdout
+
+
+def jax_functions(system: str) -> dict[str, ast.FunctionDef]:
+    """The functions of a model's JAX source, by name."""
+    module = pytest.importorskip("harness.backends.jax.module")
+    source = module.Writer(exported(case_of(system), "float32"), "model.py").source()
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    return {function.name: function for function in functions}
+
+
+def test_repeated_blocks_are_a_loop_over_one_function() -> None:
+    functions = jax_functions("gpt")
+    assert [name for name in functions if "block" in name] == ["gpt_block"]
+    (loop,) = (node for node in functions["apply"].body if isinstance(node, ast.For))
+    assert ast.unparse(loop) == (
+        "for number in range(2):\n    blocks = gpt_block(params['blocks'][str(number)], blocks)"
+    )
+    # Dropout computes nothing in inference.
+    assert "dropout" not in functions
+
+
+def test_convolutions_of_all_settings_share_one_function() -> None:
+    functions = jax_functions("resnet")
+    assert [name for name in functions if "conv" in name] == ["conv2d"]
+    assert [a.arg for a in functions["conv2d"].args.args[:4]] == [
+        *("params", "x", "stride", "padding"),
+    ]
+
+
+def test_a_block_with_a_value_that_is_read_outside_keeps_its_nodes() -> None:
+    program = case_of(SYSTEMS[-1]).inference
+    labels = [c.label for c in program.composites if "." not in c.label]
+    assert labels == ["both"]
+    (both,) = (call for call in fold(program).calls if call.attributes["label"] == "both")
+    inner = both.block.nodes[0].output
+    outside = replace(program, outputs=(*program.outputs, Port("inner", inner)))
+    assert "both" not in {call.attributes["label"] for call in fold(outside).calls}
 
 
 def test_titles_of_layers_have_the_attributes_of_each_axis() -> None:
@@ -69,8 +109,7 @@ def test_titles_of_layers_have_the_attributes_of_each_axis() -> None:
         "groups": 2.0,
     }
     program = exported(case_of(SYSTEMS[0], 256), "float64").inference
-    form = LayerForm("Conv", "conv2d", given, {}, frozenset())
-    title = form_title(replace(program, sizes={"half": 4}), form)
+    title = form_title(replace(program, sizes={"half": 4}), "conv2d", given)
     assert title == "Layer conv2d: kernel [4, 3], padding [3, [0, 3]], stride 3, groups 2."
 
 
@@ -103,6 +142,16 @@ def gelu(b: Builder, x: int, factor: float) -> int:
     return b.emit("multiply", half, b.emit("add", b.constant(1.0), erf))
 
 
+def sign(b: Builder, x: int, above: float) -> int:
+    zero, low, high = (b.constant(number) for number in (0.0, -1.0, above))
+    positive = b.emit("where", b.emit("less", zero, x), high, b.emit("multiply", zero, x))
+    return b.emit("where", b.emit("less", x, zero), low, positive)
+
+
+def swapped(b: Builder, x: int) -> int:
+    return b.emit("permute_dims", x, axes=(1, 0))
+
+
 def softmax(b: Builder, x: int, axis: int, total: Sequence[int], stopped: bool = True) -> int:
     most = b.emit("max", x, axis=(axis,), keepdims=True)
     most = b.emit("stop_gradient", most) if stopped else most
@@ -125,6 +174,8 @@ def log_softmax(b: Builder, x: int, axis: int) -> int:
         (lambda b, x: sigmoid(b, x, 0.5, 0.5, 0.5), ["sigmoid"]),
         (lambda b, x: b.emit("multiply", sigmoid(b, x, 0.5, 0.5, 0.5), x), ["silu"]),
         (lambda b, x: gelu(b, x, 0.7071067811865476), ["gelu"]),
+        (lambda b, x: b.emit("multiply", x, sign(b, x, 1.0)), ["sign", "multiply"]),
+        (lambda b, x: swapped(b, swapped(b, x)), ["permute_dims"]),
         (lambda b, x: softmax(b, x, 1, [1]), ["softmax"]),
         # Whether the maximum is stopped: softmax is the same for all shifts, so is its gradient.
         (lambda b, x: softmax(b, x, 1, [1], stopped=False), ["softmax"]),
@@ -185,6 +236,7 @@ def test_conditions_and_comparisons_of_indices_have_operators() -> None:
         (lambda b, x: sigmoid(b, x, 0.5, 0.25, 0.5), "sigmoid"),
         (lambda b, x: sigmoid(b, x, 0.5, 0.5, 0.4), "sigmoid"),
         (lambda b, x: gelu(b, x, 0.7), "gelu"),
+        (lambda b, x: b.emit("multiply", x, sign(b, x, 2.0)), "sign"),
         (lambda b, x: softmax(b, x, 0, [0]), "softmax"),
         (lambda b, x: softmax(b, x, 1, [0, 1]), "softmax"),
         (lambda b, x: log_softmax(b, x, 0), "log_softmax"),

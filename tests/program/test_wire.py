@@ -43,7 +43,7 @@ def test_every_class_and_every_plain_value_passes() -> None:
     back = decode(encode({1: node, "none": None, "text": "x", "number": 0.1}))
     assert back == {1: node, "none": None, "text": "x", "number": 0.1}
     assert back[1].attributes["on"] is True
-    told = {"Meaning", "Total", "UpdateRule"}
+    told = {"Composite", "Meaning", "Total", "UpdateRule"}
     assert set(CLASSES) == {"Dim", "Type", "Block", "Node", "Port", "Program", *told}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.convert.source.emitter import (
@@ -167,13 +167,18 @@ class LayerBody:
     written.
 
     ``results`` has the indices of those results of the call that the function returns. ``moves`` is
-    True if the function updates moving statistics before it returns.
+    True if the function updates moving statistics before it returns. If the layer has nested
+    layers, ``call_layer`` writes their calls, and ``known`` has the source of their parameters.
+    ``like`` is the source of a tensor of the model's dtype, by default an argument.
     """
 
     program: Program
     call: Node
     results: Sequence[int]
     moves: bool = False
+    call_layer: Callable[[Emitter, Node], None] | None = None
+    known: Mapping[int, str] = field(default_factory=dict)
+    like: str = ""
 
     def emit(
         self,
@@ -209,8 +214,10 @@ class LayerBody:
         roles = [(role, value) for role, value in every if value not in noise_values]
         texts = {role: parameter(role) for role in form.shapes}
         floats = (r for r, value in roles if self.program.types[value].kind == "float")
-        like = next(itertools.chain(map(parameter, form.float_shapes), floats), "")
+        like = self.like or next(itertools.chain(map(parameter, form.float_shapes), floats), "")
         e = Emitter(dialect, idioms.types, base, self.program.sizes, like, depth)
+        e.call = self.call_layer
+        e.text.update(self.known)
         e.reserved |= reserved
         for role, value in zip(self.call.attributes["roles"], body.inputs, strict=True):
             if role in texts:

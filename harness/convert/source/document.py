@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.convert.source.emitter import INDENT, LINE
-from harness.convert.source.layers import LayerForm, SourceModel
+from harness.convert.source.layers import SourceModel
 from harness.convert.source.literals import name_text, prose, text, text_lines
 from harness.language.axis_attributes import common_value
 from harness.program.dims import Dim, Shape
@@ -40,12 +42,12 @@ def signature(model: SourceModel) -> list[str]:
     return lines
 
 
-def form_title(program: Program, form: LayerForm) -> str:
+def form_title(program: Program, definition: str, attributes: Mapping[str, Any]) -> str:
     """Return the first line of the docstring of a layer's class: its name and its attributes, e.g.
     ``Layer conv2d: kernel [3, 1], padding 1, activation relu.``"""
-    items = form.attributes.items()
+    items = attributes.items()
     parts = [f"{name_text(n)} {_value(program, v)}" for n, v in items if not isinstance(v, Dim)]
-    return f"Layer {name_text(form.definition)}{': ' if parts else ''}{', '.join(parts)}."
+    return f"Layer {name_text(definition)}{': ' if parts else ''}{', '.join(parts)}."
 
 
 def _value(program: Program, value: Any) -> str:
@@ -77,6 +79,58 @@ def arrow(
     If there are no inputs, return only the results.
     """
     return " -> ".join(filter(None, (shapes(program, given), shapes(program, made))))
+
+
+@dataclass(frozen=True)
+class CallShapes:
+    """The shapes of one call of a function: of its inputs and of its results, by name. ``sizes``
+    has the sizes of the call, by their names in the definition of the layer."""
+
+    inputs: Sequence[tuple[str, Shape]]
+    results: Sequence[tuple[str, Shape]]
+    sizes: Mapping[str, Dim]
+
+
+def arrows(program: Program, calls: Sequence[CallShapes]) -> list[str]:
+    """Return lines with the shapes of a function that is called with different shapes, e.g. ``x
+    [batch, features] -> y [batch, units]``: one line for each combination of ranks."""
+    by_rank: dict[Any, list[CallShapes]] = {}
+    for call in calls:
+        ranks = tuple((name, len(shape)) for name, shape in (*call.inputs, *call.results))
+        by_rank.setdefault(ranks, []).append(call)
+    return [_common_arrow(program, alike) for alike in by_rank.values()]
+
+
+def _common_arrow(program: Program, calls: Sequence[CallShapes]) -> str:
+    numbers = {name: Dim(size) for name, size in program.sizes.items()}
+    known = [{n: d.substitute(numbers) for n, d in call.sizes.items()} for call in calls]
+    letters: dict[tuple[Dim, ...], Dim] = {}
+    others = (f"n{number}" for number in itertools.count(1))
+
+    def common(shapes: Sequence[Shape]) -> Shape:
+        dims = []
+        for every in zip(*shapes, strict=True):
+            lengths = tuple(dim.substitute(numbers) for dim in every)
+            if len(set(lengths)) > 1 and lengths not in letters:
+                fitting = [
+                    name
+                    for name in known[0]
+                    if tuple(sizes.get(name) for sizes in known) == lengths
+                ]
+                letters[lengths] = Dim.of(fitting[0] if fitting else next(others))
+            dims.append(letters.get(lengths, lengths[0]))
+        return tuple(dims)
+
+    first = calls[0]
+    sides = []
+    for side, pairs in (("inputs", first.inputs), ("results", first.results)):
+        sides.append(
+            [
+                (name, common([getattr(call, side)[number][1] for call in calls]))
+                for number, (name, _) in enumerate(pairs)
+            ]
+        )
+    return arrow(program, *sides)
 
 
 def names(every: Sequence[str]) -> str:

@@ -50,14 +50,14 @@ def mapping(indent: int, head: str, items: Sequence[tuple[str, str]]) -> list[st
 
 def statement(indent: int, line: str) -> list[str]:
     """Return the source lines of the statement ``line``. A long statement is broken inside the
-    parentheses of the call at its end. ``indent`` is the number of indentation levels."""
-    if len(INDENT) * indent + len(line) <= LINE or not line.endswith(")"):
+    parentheses or brackets at its end. ``indent`` is the number of indentation levels."""
+    if len(INDENT) * indent + len(line) <= LINE or not line.endswith((")", "]")):
         return [INDENT * indent + line]
     depth, start = 0, len(line)
     while start == len(line) or depth:
-        start = max(line.rfind("(", 0, start), line.rfind(")", 0, start))
-        depth += 1 if line[start] == ")" else -1
-    return bracketed(indent, line[: start + 1], _items(line[start + 1 : -1]), ")")
+        start = max(line.rfind(bracket, 0, start) for bracket in "()[]")
+        depth += 1 if line[start] in ")]" else -1
+    return bracketed(indent, line[: start + 1], _items(line[start + 1 : -1]), line[-1])
 
 
 def _items(arguments: str) -> list[str]:
@@ -106,7 +106,8 @@ def value(number: int) -> Code:
 
 def number(figure: float) -> Code:
     """Return a Python number as an expression."""
-    return Code((repr(figure),), ATOM if figure >= 0 else UNARY, plain=True)
+    text = repr(figure).replace("e+", "e")
+    return Code((text,), ATOM if figure >= 0 else UNARY, plain=True)
 
 
 def fill(template: str, *operands: Code, plain: bool = False) -> Code:
@@ -202,7 +203,8 @@ class Emitter:
     - ``pending`` maps a value without a variable to its expression, which is still to be written.
       ``text`` maps every other value to its variable.
     - ``owner`` maps a variable to the last value that was assigned to it.
-    - ``like`` is the source of a tensor of the model's dtype, e.g. ``x``.
+    - ``like`` is the source of a tensor of the model's dtype, e.g. ``x``, or of the dtype itself,
+      as the dialect needs it.
     """
 
     dialect: Dialect
@@ -363,7 +365,9 @@ class Emitter:
         if node.op == "stop_gradient" and operands[0].plain:
             return operands[0]
         if node.op == "power" and all(operand.plain for operand in operands):
-            return fill("math.pow(%0, %1)", *operands, plain=True)
+            is_root = operands[1].parts == ("0.5",)
+            template = "math.sqrt(%0)" if is_root else "math.pow(%0, %1)"
+            return fill(template, *operands[: 2 - is_root], plain=True)
         if node.op in ("exp", "log", "tanh", "sqrt") and operands[0].plain:
             return fill(f"math.{node.op}(%0)", operands[0], plain=True)
         if node.op == "where" and operands[0].plain:
@@ -435,6 +439,7 @@ def _solved(text: str, dim: Dim) -> str:
 
 
 WORDS: Mapping[str, str] = {
+    "reshape": "reshaped",
     "matmul": "product",
     "tensordot": "product",
     "add": "total",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from harness.convert.source.composites import is_composite
 from harness.convert.source.emitter import WIDTH, Code, Dialect, Emitter, count_reads, mapping
 from harness.convert.source.layers import SourceModel, is_zeros
 from harness.convert.source.literals import text
@@ -80,6 +81,8 @@ def given(
     Arguments at the end that are zeros are left out if there are at least ``least`` of them,
     because zeros are their default.
     """
+    if is_composite(node):
+        return e.operands(node.inputs, width)
     form, _ = model.calls[node.attributes["label"]]
     values = [value for _, value in form.roles(node)]
     count = len(values)

@@ -152,6 +152,22 @@ def _restored(g: Idioms, node: Node) -> Replacement | None:
     return "same", wide.inputs, {}
 
 
+def _reshaped(g: Idioms, node: Node) -> Replacement | None:
+    """Replace two reshapes by the last one."""
+    inner = g.node(node.inputs[0], "reshape")
+    return None if inner is None else ("reshape", inner.inputs, dict(node.attributes))
+
+
+def _permuted(g: Idioms, node: Node) -> Replacement | None:
+    """Replace two permutations of axes by one."""
+    inner = g.node(node.inputs[0], "permute_dims")
+    if inner is None:
+        return None
+    first, last = inner.attributes["axes"], node.attributes["axes"]
+    axes = tuple(first[axis] for axis in last)
+    return "permute_dims", inner.inputs, {"axes": axes}
+
+
 # Expressions that stand for one operation.
 
 # An operation with its operands, a number, or the name of an operand: c and d are conditions, and
@@ -181,6 +197,12 @@ EXPRESSIONS: Mapping[str, Form] = {
         ),
     ),
     "silu": ("multiply", "x", ("sigmoid", "x")),
+    "sign": (
+        "where",
+        ("less", "x", 0.0),
+        -1.0,
+        ("where", ("less", 0.0, "x"), 1.0, ("multiply", 0.0, "x")),
+    ),
     "logical_and": ("equal", ("multiply", ("astype", "c"), ("astype", "d")), 1.0),
     "logical_or": ("logical_not", ("equal", ("add", ("astype", "c"), ("astype", "d")), 0.0)),
     "same": ("logical_not", ("logical_not", "c")),
@@ -273,10 +295,12 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     **COMPARISONS,
     "equal": (_of_integers, _expression),
     "logical_not": (_expression,),
-    "where": (_named(patterns.relu), _named(patterns.clip)),
+    "where": (_named(patterns.relu), _named(patterns.clip), _expression),
     "add": (_named(patterns.sigmoid),),
     "divide": (_named(patterns.softmax), _mean),
     "subtract": (_named(patterns.log_softmax),),
     "multiply": (_once, _expression),
     "squeeze": (_select, _restored),
+    "reshape": (_reshaped,),
+    "permute_dims": (_permuted,),
 }

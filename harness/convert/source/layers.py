@@ -4,15 +4,16 @@ class or function."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from harness.convert.source.composites import canonical, fold, is_composite
 from harness.convert.source.idioms import Idioms
 from harness.convert.source.literals import camel, unique
 from harness.program.dims import Dim
-from harness.program.ir import Block, Node, Program, Type, needed_nodes
+from harness.program.ir import Node, Program, Type, needed_nodes
 from harness.program.signature import call_key, index_names, is_constant, local_shapes
 
 
@@ -106,7 +107,7 @@ class SourceModel:
     @cached_property
     def made(self) -> dict[int, Node]:
         """A mapping from value number to the node that computes the value."""
-        return {output: node for node in self.nodes for output in node.outputs}
+        return {output: n for n in _with_nested(self.nodes) for output in n.outputs}
 
     def dims(self, shape: Sequence[Dim]) -> str:
         """Format a shape, with sizes replaced by their numbers, e.g. ``[batch, time, 86]``. Batch
@@ -115,13 +116,19 @@ class SourceModel:
         return "[" + ", ".join(str(dim.substitute(sizes)) for dim in shape) + "]"
 
 
-def model(training: Program, inference: Program) -> SourceModel:
+def model(training: Program, inference: Program, *, nested: bool = False) -> SourceModel:
     """Prepare the inference program of a model for writing as source code. Calls whose equations
-    differ in the ``training`` program are recorded too."""
+    differ in the ``training`` program are recorded too.
+
+    With ``nested``, layers with nested layers are nodes (see :func:`.fold`), and layers that
+    compute nothing, such as dropout, are left out. Other nodes may then read parameters.
+    """
     names = dict(inference.names)
+    program = fold(inference) if nested else inference
     idioms = Idioms(dict(inference.types), names)
     ports = (*inference.outputs, *inference.new_state)
-    nodes, wanted = idioms.block(_with_floats(inference), [port.value for port in ports])
+    written = _with_floats(inference, program.nodes, nested)
+    nodes, wanted = idioms.block(written, [port.value for port in ports])
     values = [(port.name, value) for port, value in zip(ports, wanted, strict=True)]
     count = len(inference.outputs)
     instances, calls = _forms(training, inference, nodes, wanted)
@@ -137,22 +144,42 @@ def model(training: Program, inference: Program) -> SourceModel:
     )
 
 
-def _with_floats(program: Program) -> list[Node]:
-    """Return the nodes of a program. If a layer call has no float inputs, it is replaced by the
-    equations of the layer.
+def _with_floats(program: Program, nodes: Iterable[Node], without_copies: bool) -> list[Node]:
+    """Return nodes in which some layer calls are replaced by the equations of the layer: calls
+    without float inputs, and, if ``without_copies`` is true, calls that only return inputs or
+    parameters.
 
     A layer without a float input, such as a table of positions, must not become a class, because
     the class would not know the model's dtype.
     """
-    nodes: list[Node] = []
-    for node in program.nodes:
-        bare = (
-            node.op == "call"
-            and all(program.types[i].kind != "float" for i in node.inputs)
-            and not local_shapes(program, node)
-        )
-        nodes.extend(node.block.nodes if bare else [node])
-    return nodes
+    found: list[Node] = []
+    for node in nodes:
+        if is_composite(node):
+            inner = _with_floats(program, node.block.nodes, without_copies)
+            node = replace(node, body=replace(node.block, nodes=tuple(inner)))
+        elif node.op == "call":
+            bare = all(program.types[i].kind != "float" for i in node.inputs)
+            bare = bare and not local_shapes(program, node)
+            if bare or (without_copies and _is_copy(program, node)):
+                found.extend(node.block.nodes)
+                continue
+        found.append(node)
+    return found
+
+
+def _is_copy(program: Program, call: Node) -> bool:
+    """Return whether a layer computes nothing, e.g. dropout in inference."""
+    idioms = Idioms(dict(program.types), {})
+    nodes, results = idioms.block(call.block.nodes, call.block.outputs)
+    return not nodes and set(results) <= set(call.inputs)
+
+
+def _with_nested(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Yield nodes, and the nodes in layers with nested layers."""
+    for node in nodes:
+        yield node
+        if is_composite(node):
+            yield from _with_nested(needed_nodes(node.block.nodes, node.block.outputs))
 
 
 def _forms(
@@ -160,13 +187,15 @@ def _forms(
 ) -> tuple[dict[str, LayerForm], dict[str, tuple[LayerForm, Method]]]:
     originals = {node.attributes["label"]: node for node in inference.calls}
     trained = {node.attributes["label"]: node for node in training.calls}
+    nodes = list(_with_nested(nodes))
     used = Counter(wanted) + Counter(i for node in nodes for i in node.inputs)
+    used.update(i for node in nodes if is_composite(node) for i in node.block.outputs)
     producers = {output: node for node in nodes for output in node.outputs}
     forms: dict[Any, LayerForm] = {}
     instances: dict[str, LayerForm] = {}
     calls: dict[str, tuple[LayerForm, Method]] = {}
     for node in nodes:
-        if node.op != "call":
+        if node.op != "call" or is_composite(node):
             continue
         label = node.attributes["label"]
         form = instances.get(call_key(node)) or _form(inference, originals[label], forms)
@@ -238,25 +267,3 @@ def is_zeros(node: Node | None, made: Mapping[int, Node]) -> bool:
         return False
     source = made.get(node.inputs[0])
     return source is not None and source.op == "constant" and source.attributes["value"] == 0
-
-
-def canonical(call: Node) -> Any:
-    """Return the equations of a call as nested tuples, without value numbers, as a key for
-    comparison: two calls with equal equations give equal tuples."""
-    numbers: dict[int, int] = {}
-
-    def index_of(value: int) -> int:
-        return numbers.setdefault(value, len(numbers))
-
-    def block(body: Block) -> Any:
-        nodes = needed_nodes(body.nodes, body.outputs)
-        inputs = tuple(index_of(i) for i in body.inputs)
-        return inputs, tuple(one(n) for n in nodes), tuple(index_of(o) for o in body.outputs)
-
-    def one(node: Node) -> Any:
-        inputs = tuple(index_of(i) for i in node.inputs)
-        inner = block(node.body) if node.body is not None else None
-        attributes = tuple(sorted((n, repr(v)) for n, v in node.attributes.items()))
-        return node.op, inputs, attributes, inner, tuple(index_of(o) for o in node.outputs)
-
-    return block(call.block)

@@ -1,0 +1,267 @@
+"""The functions of exported source code: one for each layer of a model. Layers that differ only in
+their weights, or in arguments of a function, share a function."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.extend import Program
+from harness.extend.program import Dim, Node, call_key, calls_by_layer, is_constant, walk_nodes
+from harness.extend.source import (
+    Code,
+    Emitter,
+    LayerBody,
+    LayerForm,
+    Method,
+    SourceModel,
+    bracketed,
+    document,
+    fill,
+    forward,
+    identifier,
+    is_composite,
+    literals,
+    result_text,
+    unique,
+)
+
+from .image_source import LayerSource, layer_source
+from .primitives_export import JaxDialect
+
+
+def key_text(name: str, group: str = "params") -> str:
+    """Return the source code of an entry of the nested dictionary ``group``, e.g.
+    ``params["h"]["0"]`` for ``h.0``."""
+    return group + "".join(f"[{literals.text(part)}]" for part in name.split(".") if part)
+
+
+# The variable for the dtype of the model in a function.
+DTYPE = "dtype"
+
+
+def with_dtype(lines: Sequence[str], like: str) -> list[str]:
+    """Return the lines of a function's body. If they use :data:`DTYPE`, the first line assigns the
+    dtype of the array ``like``."""
+    is_used = any(re.search(rf"(?<![\w.\"]){DTYPE}(?![\w=\"])", line) for line in lines)
+    return [*([f"    {DTYPE} = {like}.dtype"] if is_used else []), *lines]
+
+
+@dataclass
+class SourceFunction:
+    """A function of the exported file: its name, its arguments and its body.
+
+    ``layers`` has the attributes of each layer that uses the function, and ``shapes`` the shapes of
+    each call.
+    """
+
+    name: str
+    definition: str
+    arguments: Sequence[str]
+    body: Sequence[str]
+    layers: list[Mapping[str, Any]] = field(default_factory=list)
+    shapes: list[document.CallShapes] = field(default_factory=list)
+
+    def lines(self, program: Program) -> list[str]:
+        """Return the source lines of the function. The docstring has the attributes that all layers
+        have, unless they are arguments of the function."""
+        first, *others = self.layers
+        passed = {argument.partition("=")[0] for argument in self.arguments}
+        common = {
+            name: value
+            for name, value in first.items()
+            if name not in passed and all(other.get(name) == value for other in others)
+        }
+        title = document.form_title(program, self.definition, common)
+        shapes = document.arrows(program, self.shapes)
+        head = bracketed(0, f"def {self.name}(", self.arguments, "):")
+        return [*head, *document.docstring([title, "", *shapes], 1), *self.body]
+
+
+@dataclass(frozen=True)
+class FunctionCall:
+    """How a layer calls its function: the function, and the arguments after the layer's inputs."""
+
+    function: SourceFunction
+    keywords: Sequence[str] = ()
+
+
+class FunctionWriter:
+    """The writer of the functions of one model. ``taken`` has names that functions must not have,
+    and gets the names of all functions."""
+
+    def __init__(self, model: SourceModel, taken: set[str]) -> None:
+        self.model, self.program, self.taken = model, model.program, taken
+        self.dialect = JaxDialect()
+        self.functions: dict[Any, SourceFunction] = {}
+        self.calls: dict[int | str, FunctionCall] = {}
+        layers = calls_by_layer(self.program)
+        self.natives = {key: layer_source(calls[0]) for key, calls in layers.items()}
+        self.weights = {
+            port.value: port for port in (*self.program.parameters, *self.program.statistics)
+        }
+        self._add_all(model.nodes)
+        for form in model.instances.values():  # of layers that only the loss uses
+            for method in form.methods.values():
+                self._add_layer(form, method, None)
+
+    def _add_all(self, nodes: Iterable[Node]) -> None:
+        """Write the functions of all calls. Nested layers come first."""
+        for node in nodes:
+            if node.op == "call" and is_composite(node):
+                self._add_all(node.block.nodes)
+                self._add_composite(node)
+            elif node.op == "call":
+                form, method = self.model.calls[node.attributes["label"]]
+                self._add_layer(form, method, self.natives.get(call_key(node)))
+
+    def _add_layer(self, form: LayerForm, method: Method, native: LayerSource | None) -> None:
+        if id(method) in self.calls:
+            return
+        call, results = method.call, list(method.results)
+        made = LayerBody(self.program, call, results, like=DTYPE)
+        e, arguments, codes = made.emit(self.dialect, form, method, 1, key_text, set(self.taken))
+        signature = [
+            f"{name}=None" if role in method.optional else name
+            for (role, _), name in zip(form.roles(call), arguments, strict=True)
+        ]
+        floats = [
+            name
+            for (_, value), name in zip(form.roles(call), arguments, strict=True)
+            if self.program.types[value].kind == "float"
+        ]
+        like = next(iter([*map(key_text, form.float_shapes), *floats]), "")
+        body = with_dtype([*e.lines, f"    return {result_text(e, codes)}"], like)
+        keywords: list[str] = []
+        if native is not None:
+            body = [f"    {line}" for line in native.lines]
+            options = native.arguments.items()
+            signature += [f"{name}={default}" for name, (default, _) in options]
+            keywords = [f"{name}={text}" for name, (default, text) in options if text != default]
+        if form.shapes:
+            signature.insert(0, "params")
+        values = [(r, self.program.types[v].shape) for r, v in form.roles(call)]
+        names = call.attributes["results"]
+        given_back = [(names[n], self.program.types[call.block.outputs[n]].shape) for n in results]
+        # Layers that share parameters have one form, but different definitions.
+        function = self._function(call.attributes["definition"], signature, body)
+        function.layers.append(call.attributes["attributes"])
+        sizes = {**call.attributes["sizes"], **_sizes(form.attributes)}
+        function.shapes.append(document.CallShapes(values, given_back, sizes))
+        self.calls[id(method)] = FunctionCall(function, keywords)
+
+    def _add_composite(self, node: Node) -> None:
+        """Write the function of a layer with nested layers."""
+        attributes, block = node.attributes, node.block
+        prefix = f"{attributes['instance']}."
+        form = LayerForm("", attributes["definition"], attributes["attributes"], {}, frozenset())
+        call = Node("call", block.inputs, block.outputs, attributes, block)
+
+        def call_layer(e: Emitter, inner: Node) -> None:
+            self.write_call(e, inner, prefix)
+
+        made = LayerBody(self.program, call, [0], False, call_layer, self.parameters(prefix), DTYPE)
+        method = Method(call, None)
+        e, arguments, codes = made.emit(self.dialect, form, method, 1, key_text, set(self.taken))
+        read = {value for inner in walk_nodes(block.nodes) for value in inner.inputs}
+        signature = [*(["params"] if read & self.weights.keys() else []), *arguments]
+        like = self.like(block.nodes, prefix) or arguments[0]
+        body = with_dtype([*e.lines, f"    return {result_text(e, codes)}"], like)
+        function = self._function(form.definition, signature, body)
+        function.layers.append(form.attributes)
+        values = [(r, self.program.types[v].shape) for r, v in form.roles(call)]
+        given_back = [(attributes["results"][0], self.program.types[block.outputs[0]].shape)]
+        sizes = {**attributes["sizes"], **_sizes(form.attributes)}
+        function.shapes.append(document.CallShapes(values, given_back, sizes))
+        self.calls[attributes["label"]] = FunctionCall(function)
+
+    def _function(
+        self, definition: str, arguments: Sequence[str], body: Sequence[str]
+    ) -> SourceFunction:
+        key = (definition, tuple(arguments), tuple(body))
+        if key not in self.functions:
+            name = unique(identifier(definition), self.taken)
+            self.taken.add(name)
+            self.functions[key] = SourceFunction(name, definition, arguments, body)
+        return self.functions[key]
+
+    def parameters(self, prefix: str = "") -> dict[int, str]:
+        """Return the source of each parameter, statistic and constant, by its value number."""
+        return {
+            value: key_text(
+                port.name.removeprefix(prefix), "constants" if is_constant(port) else "params"
+            )
+            for value, port in self.weights.items()
+        }
+
+    def like(self, nodes: Iterable[Node], prefix: str = "") -> str:
+        """Return the source of a float array of the layers that ``nodes`` call, "" if there is
+        none. Constants come last. ``prefix`` begins the names of the layers."""
+        found = []
+        for node in nodes:
+            if node.op != "call":
+                continue
+            if is_composite(node):
+                inner = self.like(node.block.nodes, prefix)
+                found += [(False, inner)] * bool(inner)
+                continue
+            form = self.model.instances[call_key(node)]
+            for name in form.float_shapes[:1]:
+                fixed = name in form.constants
+                local = f"{call_key(node)}.{name}".removeprefix(prefix)
+                found.append((fixed, key_text(local, "constants" if fixed else "params")))
+        return min(found, default=(False, ""), key=lambda entry: entry[0])[1]
+
+    def write_call(self, e: Emitter, node: Node, prefix: str = "") -> None:
+        """Write the call of a layer, for :attr:`.Emitter.call`. In the function of a layer with
+        nested layers, ``prefix`` begins the names of these layers."""
+        key = call_key(node).removeprefix(prefix)
+        codes = forward.given(e, self.model, node)
+        if not is_composite(node):
+            form, method = self.model.calls[node.attributes["label"]]
+            call = self.calls[id(method)]
+            results = [node.outputs[n] for n in method.results]
+            code = self._called(call, self._weights(form, key), codes)
+            forward.settle(e, results, code, identifier(key.replace(".", "_")))
+            return
+        call = self.calls[node.attributes["label"]]
+        weights = [key_text(key)] if call.function.arguments[0] == "params" else []
+        if node.attributes["repeat"] == 1:
+            code = self._called(call, weights, codes)
+            forward.settle(e, node.outputs, code, identifier(key.replace(".", "_")))
+        else:
+            self._write_chain(e, node, key.rpartition(".")[0], codes)
+
+    def _write_chain(self, e: Emitter, node: Node, key: str, codes: Sequence[Code]) -> None:
+        """Write a loop over the layers of a repeated layer."""
+        call = self.calls[node.attributes["label"]]
+        first, *others = (e.read(code) for code in codes)
+        name = e.name(e.base(node.output) or identifier(key.replace(".", "_")))
+        if name != first:
+            e.write(f"{name} = {first}")
+        e.write(f"for number in range({node.attributes['repeat']}):")
+        e.depth += 1
+        weights = [f"{key_text(key)}[str(number)]"] * (call.function.arguments[0] == "params")
+        e.write(f"{name} = {call.function.name}({', '.join([*weights, name, *others])})")
+        e.depth -= 1
+        e.hold(node.output, name)
+
+    @staticmethod
+    def _weights(form: LayerForm, key: str) -> list[str]:
+        """Return the argument with the weights of a layer; [] if it has none."""
+        groups = [key_text(key)] if form.shapes.keys() - form.constants else []
+        groups += [key_text(key, "constants")] if form.constants else []
+        merged = f"{{{', '.join(f'**{group}' for group in groups)}}}"
+        return [merged] if len(groups) > 1 else groups
+
+    @staticmethod
+    def _called(call: FunctionCall, weights: Sequence[str], codes: Sequence[Code]) -> Code:
+        places = [f"%{number}" for number in range(len(weights) + len(codes))]
+        template = f"{call.function.name}({', '.join([*places, *call.keywords])})"
+        return fill(template, *(Code((text,)) for text in weights), *codes)
+
+
+def _sizes(attributes: Mapping[str, Any]) -> dict[str, Dim]:
+    return {name: value for name, value in attributes.items() if isinstance(value, Dim)}

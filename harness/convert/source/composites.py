@@ -1,0 +1,158 @@
+"""Layers with nested layers as single nodes, for which exported source code has functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.program.ir import (
+    Block,
+    Composite,
+    Node,
+    Program,
+    needed,
+    needed_nodes,
+    reads,
+    walk_nodes,
+)
+from harness.program.signature import call_key, is_constant
+
+KIND = "composite"
+
+
+def is_composite(node: Node) -> bool:
+    """Return whether a node is a call of a layer with nested layers."""
+    return node.op == "call" and node.attributes["kind"] == KIND
+
+
+def fold(program: Program) -> Program:
+    """Return a program in which each call of a layer with nested layers is a node ``call``, whose
+    body has the nodes of its equations. Calls of repeated layers become one node with the attribute
+    ``repeat``, the number of layers.
+
+    A layer keeps its nodes if its nested layers have constants, if a node outside of the layer
+    reads a value inside, or if no input has an axis with the length of a free size, e.g. ``batch``.
+    """
+    nodes, results = program.nodes, _results(program)
+    fixed = [port.name for port in program.statistics if is_constant(port)]
+    for composite in program.composites:
+        if not any(name.startswith(f"{composite.instance}.") for name in fixed):
+            nodes = _folded(nodes, composite, results, program)
+    return replace(program, nodes=_chained(nodes, results, program))
+
+
+def _results(program: Program) -> set[int]:
+    ports = (*program.outputs, *program.new_state, *program.new_statistics, *program.metrics)
+    return {port.value for port in ports} | ({program.loss} if program.loss is not None else set())
+
+
+def _folded(
+    nodes: tuple[Node, ...], composite: Composite, results: Iterable[int], program: Program
+) -> tuple[Node, ...]:
+    inputs, output = tuple(composite.inputs.values()), composite.output
+    body = needed(
+        nodes,
+        [output],
+        lambda node: node.outputs,
+        lambda node: [value for value in reads(node) if value not in inputs],
+    )
+    inside = {value for node in body for value in node.outputs}
+    others = [node for node in nodes if inside.isdisjoint(node.outputs)]
+    outside = {value for node in others for value in reads(node)}.union(results)
+    names = [call_key(node) for node in walk_nodes(body) if node.op == "call"]
+    if (
+        output in inputs
+        or len(set(inputs)) < len(inputs)
+        or not names
+        or not all(f"{name}.".startswith(f"{composite.instance}.") for name in names)
+        or (inside - {output}) & outside
+        or not _lengths(program, inside, 0) <= _lengths(program, inputs, 1) | program.sizes.keys()
+    ):
+        return nodes
+    attributes = {
+        "kind": KIND,
+        "instance": composite.instance,
+        "label": composite.label,
+        "definition": composite.definition,
+        "attributes": composite.attributes,
+        "sizes": composite.sizes,
+        "roles": tuple(composite.inputs),
+        "results": (composite.result,),
+    }
+    call = Node("call", inputs, (output,), attributes, Block(inputs, body, (output,)))
+    last = next(n for n, node in enumerate(nodes) if output in node.outputs)
+    before = [node for node in nodes[:last] if inside.isdisjoint(node.outputs)]
+    after = [node for node in nodes[last:] if inside.isdisjoint(node.outputs)]
+    return (*before, call, *after)
+
+
+def _lengths(program: Program, values: Iterable[int], most: int) -> set[str]:
+    """Return the names of sizes in the shapes of values. If ``most`` is not 0, leave out lengths
+    with more than ``most`` sizes."""
+    dims = {dim for value in values for dim in program.types[value].shape}
+    return {name for dim in dims if not most or len(dim.names) <= most for name in dim.names}
+
+
+def _chained(nodes: Sequence[Node], results: Iterable[int], program: Program) -> tuple[Node, ...]:
+    """Join calls that repeat a layer: each gets the result of the call before it, and no other node
+    reads this result."""
+    read: list[int] = [*results, *(value for node in nodes for value in reads(node))]
+    joined: list[Node] = []
+    for node in nodes:
+        if is_composite(node):
+            node = _with_inner_chains(node, program)
+            before = joined[-1] if joined else None
+            if before is not None and is_composite(before) and _continues(before, node, program):
+                (passed,) = before.outputs
+                if read.count(passed) == 1:
+                    count = before.attributes["repeat"] + 1
+                    attributes = {**before.attributes, "repeat": count}
+                    joined[-1] = replace(before, outputs=node.outputs, attributes=attributes)
+                    continue
+        joined.append(node)
+    return tuple(joined)
+
+
+def _with_inner_chains(node: Node, program: Program) -> Node:
+    body = node.block
+    nodes = _chained(body.nodes, body.outputs, program)
+    attributes = {**node.attributes, "repeat": 1}
+    return replace(node, attributes=attributes, body=replace(body, nodes=nodes))
+
+
+def _continues(before: Node, node: Node, program: Program) -> bool:
+    """Return whether a call is the next layer of a repeated layer, with the same equations."""
+    base, _, number = str(before.attributes["instance"]).rpartition(".")
+    count = before.attributes["repeat"]
+    same = node.inputs[:1] == before.outputs and node.inputs[1:] == before.inputs[1:]
+    types = [program.types[call.inputs[0]] for call in (before, node)]
+    following = number == "0" and node.attributes["instance"] == f"{base}.{count}"
+    return same and following and types[0] == types[1] and canonical(before) == canonical(node)
+
+
+def canonical(call: Node) -> Any:
+    """Return the equations of a call as nested tuples, without value numbers, as a key for
+    comparison: two calls with equal equations give equal tuples."""
+    numbers: dict[int, int] = {}
+    prefix = f"{call_key(call)}."
+
+    def index_of(value: int) -> int:
+        return numbers.setdefault(value, len(numbers))
+
+    def block(body: Block) -> Any:
+        nodes = needed_nodes(body.nodes, body.outputs)
+        inputs = tuple(index_of(i) for i in body.inputs)
+        return inputs, tuple(one(n) for n in nodes), tuple(index_of(o) for o in body.outputs)
+
+    def one(node: Node) -> Any:
+        inputs = tuple(index_of(i) for i in node.inputs)
+        inner = block(node.body) if node.body is not None else None
+        attributes = tuple((n, text(v)) for n, v in sorted(node.attributes.items()))
+        return node.op, inputs, attributes, inner, tuple(index_of(o) for o in node.outputs)
+
+    def text(value: Any) -> str:
+        # The names of nested layers begin with the name of the layer.
+        return value.removeprefix(prefix) if isinstance(value, str) else repr(value)
+
+    return block(call.block)
