@@ -40,6 +40,8 @@ INTRODUCTION = """\
 `make ports` ports models of other libraries in small sizes ([how to port](port.md)), and writes
 this page. Then `make gallery` builds a site with the picture, spec, code and proof of each model.
 
+- *Sizes*: images have 16 to 64 pixels per axis, but 224 in AlexNet, ShuffleNet and ZFNet of ONNX.
+  AlexNet, VGG and ZFNet have dense layers of 64 units.
 - *Digits*: agreement of outputs and gradients with the original model, in float64 and float32,
   without tensors that are mostly rounding errors. Models that compute a part in float32 agree to
   float32's digits in both.

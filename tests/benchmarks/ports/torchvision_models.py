@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torchvision
+from torch import nn
 
 # The inputs of each model.
 INPUTS = {
     "resnet18": ["x=batch,3,32,32"],
     "resnet50": ["x=batch,3,32,32"],
-    "vgg11_bn": ["x=batch,3,224,224"],
+    "vgg11_bn": ["x=batch,3,32,32"],
     "mobilenet_v3_small": ["x=batch,3,32,32"],
     "densenet121": ["x=batch,3,32,32"],
     "efficientnet_b0": ["x=batch,3,32,32"],
@@ -24,7 +25,11 @@ def resnet50():
 
 
 def vgg11_bn():
-    return torchvision.models.vgg11_bn(num_classes=10)
+    model = torchvision.models.vgg11_bn(num_classes=10)
+    model.avgpool = nn.AdaptiveAvgPool2d(1)  # 7 for an image of 224 pixels
+    for place, (inputs, units) in {0: (512, 64), 3: (64, 64), 6: (64, 10)}.items():
+        model.classifier[place] = nn.Linear(inputs, units)  # 102 million weights otherwise
+    return model
 
 
 def mobilenet_v3_small():
