@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.convert.agreement import Agreement
 from harness.convert.run import Exporting
 from harness.errors import several
-from harness.oracle.tolerance import Deviation, digits
+from harness.oracle.tolerance import Deviation, digits, telling
 from harness.porting.spec import PortedSpec
 from harness.results.cell import CellResult
 from harness.results.findings import PASSING, Finding
@@ -87,7 +87,7 @@ class Ported:
         the tensors, their number, and the digits of agreement."""
         for result in self.against:
             for finding in result.findings:
-                worst = _worst_telling(finding)
+                worst = _worst_shown(finding, result.cell.dtype)
                 if worst is not None and finding.check in ITEMS:
                     count = finding.comparisons - finding.held
                     shown = f"{digits(worst.error):.1f}"
@@ -133,14 +133,16 @@ def export_problem(format_: str, exported: Exporting) -> str:
 
 
 def result_digits(result: CellResult) -> float | None:
-    """Return the digits in which the worst tensor agrees. Ignore tensors that are mostly rounding
-    errors. Return None if there are no other tensors."""
-    errors = [worst.error for f in result.findings if (worst := _worst_telling(f)) is not None]
+    """Return the digits in which the worst tensor agrees. Ignore tensors in which rounding changes
+    most digits. Return None if there are no other tensors."""
+    dtype = result.cell.dtype
+    errors = [w.error for f in result.findings if (w := _worst_shown(f, dtype)) is not None]
     return round(digits(max(errors)), 1) if errors else None
 
 
-def _worst_telling(finding: Finding) -> Deviation | None:
+def _worst_shown(finding: Finding, dtype: str) -> Deviation | None:
     worst = finding.worst
+    if worst is None or worst.telling or not worst.agrees:
+        return worst
     # With an excuse, the tolerance of float32 applies to float64, in which no tensor is telling.
-    is_shown = worst is not None and (worst.telling or not worst.agrees or finding.excuse)
-    return worst if is_shown else None
+    return worst if finding.excuse or telling(worst.error, dtype) else None

@@ -102,6 +102,8 @@ def test_digits_leave_out_tensors_that_are_mostly_rounding_errors() -> None:
     assert result_digits(result(Finding("saturation", huge))) is None
     wrong = Finding("saturation", [Deviation("output.y", 1e-1, 1e-3, 1e-2, telling=False)])
     assert result_digits(result(right, wrong)) == 1.0
+    lucky = Finding("saturation", [Deviation("output.y", 1e-13, 1e-3, 1e-2, telling=False)])
+    assert result_digits(result(right, lucky)) == 13.0
     narrow = [Deviation("output.y", 1e-7, 1e-7, 1e-6, telling=False)]
     assert result_digits(result(right, Finding("outputs", narrow, excuse="float32"))) == 7.0
     ported = Ported("net", PortedSpec("", (), (), {}, frozenset()), "Net", [saturated], [], {}, [])
