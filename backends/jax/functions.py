@@ -217,20 +217,22 @@ class FunctionWriter:
     def write_call(self, e: Emitter, node: Node, prefix: str = "") -> None:
         """Write the call of a layer, for :attr:`.Emitter.call`. In the function of a layer with
         nested layers, ``prefix`` begins the names of these layers."""
-        key = call_key(node).removeprefix(prefix)
+        # The own parameters of a layer with nested layers belong to a call with its own name.
+        key = f"{call_key(node)}.".removeprefix(prefix).removesuffix(".")
+        word = identifier(key.replace(".", "_") or str(node.attributes["definition"]))
         codes = forward.given(e, self.model, node)
         if not is_composite(node):
             form, method = self.model.calls[node.attributes["label"]]
             call = self.calls[id(method)]
             results = [node.outputs[n] for n in method.results]
             code = self._called(call, self._weights(form, key), codes)
-            forward.settle(e, results, code, identifier(key.replace(".", "_")))
+            forward.settle(e, results, code, word)
             return
         call = self.calls[node.attributes["label"]]
         weights = [key_text(key)] if call.function.arguments[0] == "params" else []
         if node.attributes["repeat"] == 1:
             code = self._called(call, weights, codes)
-            forward.settle(e, node.outputs, code, identifier(key.replace(".", "_")))
+            forward.settle(e, node.outputs, code, word)
         else:
             self._write_chain(e, node, key.rpartition(".")[0], codes)
 

@@ -153,6 +153,6 @@ def canonical(call: Node) -> Any:
 
     def text(value: Any) -> str:
         # The names of nested layers begin with the name of the layer.
-        return value.removeprefix(prefix) if isinstance(value, str) else repr(value)
+        return f"{value}.".removeprefix(prefix) if isinstance(value, str) else repr(value)
 
     return block(call.block)
