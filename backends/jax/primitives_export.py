@@ -18,6 +18,7 @@ from harness.extend.source import (
     expand_dims,
     fill,
     names_in,
+    unique,
 )
 
 # Windows along neighbouring axes are written as indices into the padded array.
@@ -216,14 +217,15 @@ class JaxDialect(Dialect):
         body, count = node.block, node.carries
         outside = {e.text[v] for v in free_values(body) if v in e.text}
         around, e.owner = e.owner, {}
-        before, e.reserved = e.reserved, e.reserved | outside | {"carry", "steps"}
+        carry, steps = (unique(word, e.size_names.values()) for word in ("carry", "steps"))
+        before, e.reserved = e.reserved, e.reserved | outside | {carry, steps}
         e.depth += 1
         carries = [
             e.argument(inner, name)
             for inner, name in zip(body.inputs, ends_of(e, node), strict=False)
         ]
         slices = [e.argument(i, e.base(i) or "x_t") for i in body.inputs[count:]]
-        heads = [_argument(carries, "carry"), _argument(slices, "steps")]
+        heads = [_argument(carries, carry), _argument(slices, steps)]
         e.depth -= 1
         if not (e.lines and e.lines[-1].endswith(":")):
             e.lines.append("")

@@ -105,7 +105,7 @@ FOLDED: Mapping[str, Callable[..., float]] = {
 }
 # Names that the source uses itself, and argument names of Keras.
 RESERVED = PYTHON | {
-    *("self", "ops", "keras", "batch", "time", "inputs", "form", "training", "mask"),
+    *("self", "ops", "keras", "inputs", "form", "training", "mask"),
     *("step", "each", "carried", "slices", "sequence", "hard_sigmoid_fifth"),
 }
 
@@ -142,6 +142,7 @@ class CallWriter:
         self._numbers: dict[int, float] = {}
         self._taken = {*RESERVED, *arguments.values()}
         self._uses: Counter[int] = Counter()
+        self._sizes: dict[str, Dim] = {}  # the variables of free sizes
 
     def write(self, nodes: Sequence[Node], outputs: Sequence[int]) -> list[str]:
         """Return the source lines of the method: they compute ``nodes``, and the last line returns
@@ -151,7 +152,9 @@ class CallWriter:
             place = find_axis(self.program, self._arguments, size)
             assert place is not None
             value, axis = place
-            self.lines.append(f"{size} = ops.shape({self._arguments[value]})[{axis}]")
+            name = self._fresh(size)
+            self._sizes[size] = Dim.of(name)
+            self.lines.append(f"{name} = ops.shape({self._arguments[value]})[{axis}]")
         self._block(nodes, "")
         texts = [self._result(value) for value in outputs]
         self.lines.append(f"return {texts[0]}" if len(texts) == 1 else f"return {_list(texts)}")
@@ -224,9 +227,9 @@ class CallWriter:
         if node.op == "concat":
             return f"ops.concatenate({_list(operands)}, axis={attributes['axis']})"
         if node.op in ("slice", "select"):
-            found = bounds(self.program, node)
+            found = {n: self._dim(d) for n, d in bounds(self.program, node).items()}
             part = f"{found.get('start', '')}:{found.get('stop', '')}"
-            index = ", ".join([":"] * node.attributes["axis"] + [str(found.get("index", part))])
+            index = ", ".join([":"] * node.attributes["axis"] + [found.get("index", part)])
             return f"{self._wrapped(node.inputs[0], 3)}[{index}]"
         if node.op == "extent":
             factors = " * ".join(f"({self._dim(dim)})" for dim in node.attributes["dims"])
@@ -294,7 +297,7 @@ class CallWriter:
         return self._dim(value) if isinstance(value, Dim) else repr(value)
 
     def _dim(self, dim: Dim) -> str:
-        return str(with_known_sizes(self.program, dim))
+        return str(with_known_sizes(self.program, dim).substitute(self._sizes))
 
     def _name(self, value: int, otherwise: str = "t") -> str:
         return self._fresh(identifier(self.program.names.get(value, "") or otherwise))

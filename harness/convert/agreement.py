@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from harness.arrays import ArrayDict, Arrays
 from harness.convert.weights import Weights
+from harness.errors import HarnessError
 from harness.language.model import Spec
 from harness.oracle.case import Case
 from harness.oracle.draw import cotangents
 from harness.oracle.tolerance import Deviation, digits, worst
 from harness.oracle.yardstick import Expected
-from harness.program.signature import nearest_sizes, without_noise
+from harness.program.signature import input_sizes, nearest_sizes, without_noise
 from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 
 # A function that runs the model: (inputs, state) -> outputs and new state by name.
 Run = Callable[[ArrayDict, ArrayDict], Arrays]
 # Batch and length of each run; if the model does not allow these sizes, the nearest allowed sizes
-# are used. Two sizes are tried, because a file may be correct for only one size.
+# are used. Two sizes are tried, because a file may be correct for only one size. The second run
+# also has other numbers for sizes that the code reads from its inputs.
 SIZES = ((3, 7), (2, 1))
 GRADIENT = "gradient."
 
@@ -84,10 +86,14 @@ def draw_batches(
     program = spec.program("training", **weights.sizes)
     sizes = [nearest_sizes(program, batch, time) for batch, time in SIZES]
     case = Case(spec, weights.sizes, *sizes[0], seed)
+    other = _other_sizes(spec, weights.sizes)
     trained = {"parameters": dict(weights.parameters), "statistics": dict(weights.statistics)}
     floats = {f"output.{p.name}" for p in program.outputs if program.type_of(p).kind == "float"}
     batches: list[Batch] = []
     for batch, time in sizes:
+        if batches and other != weights.sizes:
+            case = Case(spec, other, *nearest_sizes(spec.program(**other), batch, time), seed)
+            batch, time = case.batch, case.time
         arrays = replace(case.batch_of(batch, time), **trained)
         along: ArrayDict = {}
         if gradients and not batches and weights.parameters:
@@ -103,6 +109,22 @@ def draw_batches(
             )
         )
     return batches
+
+
+def _other_sizes(spec: Spec, sizes: Mapping[str, int]) -> Mapping[str, int]:
+    """Return the sizes with other numbers for those that exported code reads from its inputs."""
+    free = sorted(input_sizes(spec.program("training", **sizes)))
+    # A network that halves an image several times accepts only multiples.
+    for factor, more in ((0.5, 1), (1, 1), (2, 0)):
+        numbers = {name: int(factor * sizes[name] + more) for name in free}
+        other = {**sizes, **{n: new + (new == sizes[n]) for n, new in numbers.items()}}
+        try:
+            nearest_sizes(spec.program("training", **other), *SIZES[1])
+        except HarnessError:
+            continue
+        if other != sizes:
+            return other
+    return sizes
 
 
 def _run_batch(arrays: Arguments, along: Arrays, session: Session) -> Arrays:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from harness.errors import UsageError
 from harness.files.user_file import displayed
 from harness.program.ir import Program
 from harness.program.serial import decode, encode
-from harness.program.signature import noise_ports
+from harness.program.signature import input_sizes, noise_ports
 from harness.runtime import answers, plugins
 from harness.runtime.answers import ReadWeights, Scripted
 from harness.runtime.hookspecs import FORMATS_GROUP
@@ -83,16 +83,21 @@ class Exported:
     @staticmethod
     def of(payload: Mapping[str, Any]) -> Exported:
         """Rebuild the model from ``payload``, the result of :meth:`payload`, with the arrays in the
-        order of the model.
+        order of the model. Sizes that only inputs have get no number, like batch and time.
 
         Arrays arrive in any order, but a format must write the same bytes for the same weights.
         """
-        training = decode(payload["training"])
+        programs = decode(payload["training"]), decode(payload["inference"])
+        free = input_sizes(programs[0])
+        training, inference = (
+            replace(p, sizes={n: size for n, size in p.sizes.items() if n not in free})
+            for p in programs
+        )
         parameters, statistics = payload["parameters"], payload["statistics"]
         return Exported(
             payload["spec"],
             training,
-            decode(payload["inference"]),
+            inference,
             {port.name: parameters[port.name] for port in training.parameters},
             {port.name: statistics[port.name] for port in training.statistics},
             tuple(payload["vocabulary"]),

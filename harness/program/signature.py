@@ -11,7 +11,7 @@ import numpy as np
 from harness.arrays import Array, Arrays
 from harness.errors import UsageError
 from harness.program.dims import Dim, bind
-from harness.program.ir import Node, Port, Program, needed_nodes
+from harness.program.ir import Node, Port, Program, needed_nodes, walk_nodes
 
 # Search for batch sizes and lengths with which the slices and windows of a model fit.
 
@@ -27,6 +27,24 @@ def first_negative(program: Program, sizes: Mapping[str, int]) -> Dim | None:
         if set(dim.names) <= all_sizes.keys() and dim.resolve(all_sizes) < 0:
             return dim
     return None
+
+
+# Attributes of operations whose numbers frameworks fix when they build a layer.
+_FIXED = ("size", "stride", "dilation", "padding", "after", "classes")
+
+
+def input_sizes(program: Program) -> set[str]:
+    """Return the sizes with a number that code can read from its inputs instead, because only the
+    inputs depend on them: no parameter, statistic, constant, state, window or count of layers."""
+    axes = {dim for port in program.inputs for dim in program.type_of(port).shape}
+    stored = (*program.parameters, *program.statistics, *program.state)
+    fixed = {dim for port in stored for dim in program.type_of(port).shape}
+    for node in walk_nodes(program.nodes):
+        for name in _FIXED:
+            dims = node.attributes.get(name, ())
+            fixed.update(map(Dim.of, dims if isinstance(dims, tuple) else (dims,)))
+    names = {name for dim in fixed for name in dim.names}.union(program.structural)
+    return {name for name in program.sizes if Dim.of(name) in axes} - names
 
 
 def fits(program: Program, batch: int, time: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,11 +14,16 @@ from wording import Wording
 from harness.convert import run
 from harness.convert.agreement import Agreement, agreement, draw_batches
 from harness.convert.console import _text, _verdict
+from harness.convert.formats import Exported
 from harness.convert.request import Export
 from harness.convert.run import Exporting
+from harness.convert.source.emitter import Emitter
 from harness.convert.weights import Weights
 from harness.language.model import load_spec
 from harness.oracle.tolerance import Deviation
+from harness.program.dims import Dim
+from harness.program.ir import Type
+from harness.program.signature import input_sizes
 
 
 def test_agreement_is_by_several_batches_and_sees_one_wrong_number(tmp_path: Path) -> None:
@@ -116,3 +121,29 @@ def test_an_export_is_run_at_sizes_that_the_model_can_have() -> None:
 
     assert agreement(draw_batches(spec, given, 0), "float64", right).agrees
     assert found == [(3, 5, 3), (2, 2, 3)]
+
+
+def test_code_reads_sizes_that_only_inputs_have() -> None:
+    """The second batch has other lengths, so an export that writes their numbers is wrong."""
+    spec = load_spec("dlrm")
+    programs = spec.program("training"), spec.program("inference")
+    arrays = {p.name: np.ones(programs[0].shape(p)) for p in programs[0].parameters}
+    free = {"seen", "bought"}
+    assert input_sizes(programs[0]) == free
+    exported = Exported.of(Exported("dlrm", *programs, arrays, {}).payload())
+    assert exported.inference.sizes.keys() == programs[1].sizes.keys() - free
+    given = Weights(spec.name, "", dict(programs[0].sizes), arrays, {})
+    first, second = (batch.inputs for batch in draw_batches(spec, given, 0))
+    for name in ("seen_items", "like_users"):
+        assert first[name].shape[1] != second[name].shape[1]
+
+
+def test_the_variable_of_a_size_differs_from_all_others() -> None:
+    """A size may have the name of an argument, of a module, or of a function of Python."""
+    types = {0: Type((Dim.of("batch"), Dim.of("len"))), 1: Type(())}
+    e = Emitter(cast(Any, None), types, lambda value: "", {}, "x")
+    e.argument(0, "x")
+    assert e.shape([Dim.of("len"), Dim.of("x") * 2]) == "(len_2, 2 * x_2)"
+    e.write(f"y = {e.size(Dim.of('len'))}")
+    assert e.free_sizes([0]) == ["len_2 = x.shape[1]"]
+    assert e.argument(1, "len_2") == "len_2_2"

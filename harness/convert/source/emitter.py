@@ -203,6 +203,7 @@ class Emitter:
     - ``pending`` maps a value without a variable to its expression, which is still to be written.
       ``text`` maps every other value to its variable.
     - ``owner`` maps a variable to the last value that was assigned to it.
+    - ``size_names`` maps each free size, such as ``time``, to its variable.
     - ``like`` is the source of a tensor of the model's dtype, e.g. ``x``, or of the dtype itself,
       as the dialect needs it.
     """
@@ -220,6 +221,7 @@ class Emitter:
     owner: dict[str, int] = field(default_factory=dict)
     home: dict[int, int] = field(default_factory=dict)
     reserved: set[str] = field(default_factory=lambda: {*FREE, *PYTHON, "self"})
+    size_names: dict[str, str] = field(default_factory=lambda: {size: size for size in FREE})
     direct: Counter[int] = field(default_factory=Counter)
     readers: dict[int, Node] = field(default_factory=dict)
     words: dict[int, str] = field(default_factory=dict)
@@ -250,7 +252,7 @@ class Emitter:
             and self.home.get(old_value) == self.depth
         ):
             return base
-        return unique(base, {*self.owner, *self.reserved})
+        return unique(base, {*self.owner, *self.reserved, *self.size_names.values()})
 
     def render(self, code: Code) -> str:
         """Return the source text of an expression, without counting its values as read."""
@@ -293,7 +295,14 @@ class Emitter:
         """Format a dimension, such as ``86`` or ``time``."""
         sizes = {name: Dim(size) for name, size in self.sizes.items()}
         dim = Dim.of(dim).substitute(sizes)
+        dim = dim.substitute({name: Dim.of(self._size_name(name)) for name in dim.names})
         return str(dim).replace("*", " * ")
+
+    def _size_name(self, size: str) -> str:
+        """Return the variable of a free size. It differs from all other variables."""
+        if size not in self.size_names:
+            self.size_names[size] = unique(size, {*self.owner, *self.reserved})
+        return self.size_names[size]
 
     def shape(self, shape: Iterable[Dim | int]) -> str:
         """Format a shape as a tuple of dimensions."""
@@ -397,9 +406,10 @@ class Emitter:
         return codes
 
     def free_sizes(self, arguments: Sequence[int], further: Sequence[str] = ()) -> list[str]:
-        """Return source lines that read the free sizes (batch, time) from the shapes of the
-        function's arguments, e.g. ``time = x.shape[1]``. A size is read only if the function or one
-        of the lines ``further`` uses it. ``arguments`` are value numbers.
+        """Return source lines that read the free sizes (batch, time, and other sizes without a
+        number) from the shapes of the function's arguments, e.g. ``time = x.shape[1]``. A size is
+        read only if the function or one of the lines ``further`` uses it. ``arguments`` are value
+        numbers.
 
         Raises:
             UsageError: no argument has an axis from which a free size can be read.
@@ -407,8 +417,8 @@ class Emitter:
         lines = []
         sizes = {name: Dim(size) for name, size in self.sizes.items()}
         code = "\n".join([*self.lines, *further])
-        for size in FREE:
-            if not re.search(rf'(?<![\w".]){size}(?![\w"])', code):
+        for size, name in self.size_names.items():
+            if not re.search(rf'(?<![\w".]){name}(?![\w"])', code):
                 continue
             axes = [
                 (f"{self.text[a]}.shape[{axis}]", length.substitute(sizes))
@@ -421,7 +431,7 @@ class Emitter:
                     f"cannot be written as source: no input has {size!r} as one of its axes"
                 )
             simplest = min(candidates, key=lambda text: text.count(" "))
-            lines.append(f"{size} = {simplest}")
+            lines.append(f"{name} = {simplest}")
         return lines
 
 
