@@ -292,11 +292,11 @@ def _simple_rnn(layer: ClaimableCall, dtype: str) -> Native:
 
 
 def _attention(layer: ClaimableCall, dtype: str) -> Native | None:
-    biased = {f"b_{n}" in layer.shapes for n in "qkvo"}
+    given, biased = layer.attributes, {f"b_{n}" in layer.shapes for n in "qkvo"}
     # Its softmax is in float32; it draws its own noise; and it has all biases or none.
-    if dtype == "float64" or layer.attributes["keep"] != 1 or len(biased) > 1:
+    if dtype == "float64" or given["keep"] != 1 or len(biased) > 1 or given.get("zero_if_empty"):
         return None
-    (features, width), heads = layer.shapes["W_q"], layer.attributes["heads"]
+    (features, width), heads = layer.shapes["W_q"], given["heads"]
     sizes = {"num_heads": heads, "in_features": features, "qkv_features": width}
     sizes["in_kv_features"] = layer.shapes["W_k"][0]
 

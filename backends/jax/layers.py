@@ -67,10 +67,10 @@ def _projections(
 
 
 def _attention(layer: ClaimableCall) -> Native | None:
-    """Return JAX's attention as a native layer; None with noise, which this attention cannot
-    take."""
+    """Return JAX's attention as a native layer; None with noise, which this attention cannot take,
+    and if the result is 0 for an empty mask."""
     given = layer.attributes
-    if given["keep"] != 1:
+    if given["keep"] != 1 or given.get("zero_if_empty"):
         return None
     rotary = (given["half"], given["base"]) if layer.definition == "grouped_attention" else None
     head = 2 * rotary[0] if rotary else given["head"]

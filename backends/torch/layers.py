@@ -52,16 +52,21 @@ def _attend(
     return (scores.softmax(-1) * (kept.reshape(scores.shape) / keep)) @ v
 
 
-def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors, keep: float) -> Tensor:
-    """Compute attention of queries ``q``, keys ``k`` and values ``v`` with a padding mask. If all
-    steps of a row are masked, torch's fused attention returns NaN, but the spec defines the mean of
-    the row's values, so this function returns the mean."""
-    mask = values["mask"][:, None, None, :]
-    if "kept" in values:
-        return _attend(q, k, v, values, keep, mask)
-    some = mask.any(-1, keepdim=True)
-    chosen = _attend(q, k, v, values, keep, mask | ~some)
-    return torch.where(some, chosen, v.mean(-2, keepdim=True))
+def _masked(zero_if_empty: bool) -> Middle:
+    """Return attention with a padding mask. If all steps of a row are masked, torch's fused
+    attention returns NaN or 0, depending on its version, but the spec defines 0 or the mean of the
+    row's values."""
+
+    def middle(q: Tensor, k: Tensor, v: Tensor, values: Tensors, keep: float) -> Tensor:
+        mask = values["mask"][:, None, None, :]
+        some = mask.any(-1, keepdim=True)
+        if "kept" in values:
+            chosen = _attend(q, k, v, values, keep, mask)
+            return torch.where(some, chosen, 0.0) if zero_if_empty else chosen
+        chosen = _attend(q, k, v, values, keep, mask | ~some)
+        return torch.where(some, chosen, 0.0 if zero_if_empty else v.mean(-2, keepdim=True))
+
+    return middle
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -123,6 +128,8 @@ def _attention(layer: ClaimableCall) -> Native:
     given = layer.attributes
     if layer.definition == "grouped_attention":
         head, middle = 2 * given["half"], _rotary(given["half"], given["base"])
+    elif layer.definition == "masked_attention":
+        head, middle = given["head"], _masked(given["zero_if_empty"])
     else:
         head, middle = given["head"], MIDDLES[layer.definition]
     project, pieces = _projections(layer)
@@ -145,9 +152,8 @@ MIDDLES: Mapping[str, Middle] = {
     "causal_attention": partial(_attend, causal=True),
     "self_attention": _attend,
     "cross_attention": _attend,
-    "masked_attention": _masked,
 }
-ATTENTION = dict.fromkeys((*MIDDLES, "grouped_attention"), _attention)
+ATTENTION = dict.fromkeys((*MIDDLES, "masked_attention", "grouped_attention"), _attention)
 
 
 # Convolutions and pools. torch puts channels after the batch. A transposed view of a channels-last

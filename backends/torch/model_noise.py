@@ -70,7 +70,10 @@ class _GivenNoise:
             attn_mask = torch.zeros(()).to(scores).masked_fill(~attn_mask, -math.inf)
         if attn_mask is not None:
             scores = scores + attn_mask
-        return self.drop(scores.softmax(-1), dropout_p) @ value
+        # Without any unmasked score, torch's result is 0.
+        empty = (scores == -math.inf).all(-1, keepdim=True)
+        weights = scores.masked_fill(empty, 0).softmax(-1).masked_fill(empty, 0)
+        return self.drop(weights, dropout_p) @ value
 
     def _take(self, like: Any) -> Any:
         """Return the next array, in the shape of a tensor."""

@@ -443,6 +443,8 @@ def _attention(
         "width": width,
     }
     mask = [] if a["attn_mask"] is None else [a["attn_mask"]]
+    # Without any unmasked score, torch's result is 0.
+    attributes["zero_if_empty"] = bool(mask)
     key, value = a["key"], a["value"]
     if a["enable_gqa"]:
         heads = length_of(node, -3)

@@ -220,26 +220,38 @@ def _choose_layer(
         or len(rotary) > 1
     ):
         return None
-    causal = attention.attributes["causal"]
-    if mask := attention.inputs[3:]:
-        formula = done[mask[0]]
-        if formula.op != "formula" or formula.attributes.get("shift") != 0:
+    causal, masks = attention.attributes["causal"], list[str]()
+    if len(attention.inputs) > 3:
+        mask = done[attention.inputs[3]]
+        if mask.op == "formula" and mask.attributes.get("shift") == 0:
+            causal = True
+        elif (padding := _padding_mask(mask, done)) is not None:
+            masks = [padding]
+        else:
             return None
-        causal = True
     settings = {"keep": attention.attributes["keep"], "bias_o": _has_bias(out)}
     settings |= {f"bias_{letter}": _has_bias(h.dense) for letter, h in heads.items()}
     if query.rotary is not None:
         groups = {"groups": key.count, "each": key.repeats, **query.rotary.attributes}
-        named = "grouped_attention" if causal and x == memory else None
+        named = "grouped_attention" if causal and x == memory and not masks else None
         return (named, [x], {**groups, **settings}) if named else None
-    if key.repeats > 1 or (causal and x != memory):
+    if key.repeats > 1 or (x != memory and (causal or masks)) or (causal and masks):
         return None
-    name = "causal_attention" if causal else "self_attention" if x == memory else "cross_attention"
-    return (
-        name,
-        list(dict.fromkeys([x, memory])),
-        {"heads": query.count, "head": query.width, **settings},
-    )
+    own = "causal_attention" if causal else "masked_attention" if masks else "self_attention"
+    name = own if x == memory else "cross_attention"
+    inputs = [*dict.fromkeys([x, memory]), *masks]
+    if masks:
+        settings["zero_if_empty"] = attention.attributes.get("zero_if_empty", False)
+    return name, inputs, {"heads": query.count, "head": query.width, **settings}
+
+
+def _padding_mask(mask: TracedCall, done: Mapping[str, TracedCall]) -> str | None:
+    """Return the mask ``[batch, time]`` of a mask ``[batch, 1, 1, time]``, or None."""
+    batch, *ones, time = mask.shape
+    source = done[mask.inputs[0]] if mask.op == "reshape" else None
+    if source is None or source.kind != "boolean" or ones != [1, 1]:
+        return None
+    return source.name if source.shape == (batch, time) else None
 
 
 def _has_bias(dense: TracedCall) -> bool:

@@ -101,25 +101,47 @@ def join_masks(
     calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
 ) -> Iterable[TracedCall] | str:
     """Select scores by a mask that the model adds to them, as minus infinity or 0."""
-    if call.op == "attention" and (mask := _added_mask(call.inputs[3:], done)) is not None:
-        return [call.with_inputs([*call.inputs[:3], mask])]
+    if call.op == "attention":
+        made = _added_mask(calls, call.inputs[3:], done)
+        mask = [made[-1].name] if made else call.inputs[3:]
+        return [*made, call.with_inputs([*call.inputs[:3], *mask])]
     if call.op != "+":
         return [call]
     for scores, other in (call.inputs, call.inputs[::-1]):
-        mask = _added_mask([other], done)
-        if mask is not None and isinstance(scores, str) and done[scores].shape == call.shape:
-            return [replace(call, op="where", inputs=(mask, scores, EXCLUDED))]
+        made = _added_mask(calls, [other], done)
+        if made and isinstance(scores, str) and done[scores].shape == call.shape:
+            return [*made, replace(call, op="where", inputs=(made[-1].name, scores, EXCLUDED))]
     return [call]
 
 
-def _added_mask(operands: Sequence[Any], done: Mapping[str, TracedCall]) -> str | None:
-    """Return the condition of ``where(condition, 0, EXCLUDED)``, or None."""
+def _added_mask(
+    calls: Calls, operands: Sequence[Any], done: Mapping[str, TracedCall]
+) -> list[TracedCall]:
+    """Return the calls of the mask that stands for ``where(condition, 0, EXCLUDED)`` or the
+    opposite, perhaps after moves; none for another operand."""
     added = done.get(operands[0]) if operands else None
-    if added is not None and added.op == "broadcast":
+    moves: list[TracedCall] = []
+    while added is not None and added.op in ("broadcast", "reshape"):
+        moves.insert(0, added)
         added = done[added.inputs[0]]
-    if added is None or added.op != "where" or list(added.inputs[1:]) != [0, EXCLUDED]:
-        return None
-    return str(added.inputs[0])
+    if added is None or added.op != "where" or not isinstance(added.inputs[0], str):
+        return []
+    condition, *values = added.inputs
+    if values not in ([0, EXCLUDED], [EXCLUDED, 0]):
+        return []
+    made = [done[condition]]
+    if values[0] == EXCLUDED:
+        made = [_opposite(calls, made[0], done)]
+    for move in moves:
+        made.append(replace(calls.on(move, [made[-1].name], move.shape), kind="boolean"))
+    return made
+
+
+def _opposite(calls: Calls, condition: TracedCall, done: Mapping[str, TracedCall]) -> TracedCall:
+    """Return the call of the opposite of a condition, perhaps an earlier one."""
+    op, inputs = ("!=", condition.inputs) if condition.op == "==" else ("~", (condition.name,))
+    same = (c for c in done.values() if c.op == op and c.inputs == inputs)
+    return next(same, calls.on(replace(condition, op=op), inputs, condition.shape))
 
 
 def _unchanged_operand(call: TracedCall, done: Mapping[str, TracedCall]) -> TracedCall | None:

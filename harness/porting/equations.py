@@ -369,23 +369,27 @@ def _attention(e: Equations, call: TracedCall) -> Expression:
     elif scale != 1:
         product += f" * {e.write(scale, 'scale')}"
     scores = e.assign(Expression(product), unique("scores", e.taken))
-    if a["causal"]:
-        masked = f"where({_causal(e, call.shape[-2]).text}, {scores.text}, {LOWEST})"
-    elif len(call.inputs) > 3:
-        mask = call.inputs[3]
-        text = e.get(mask)
-        kind = e.calls[mask].kind if mask in e.calls else "float"
-        masked = (
-            f"where({text.text}, {scores.text}, {LOWEST})"
-            if kind == "boolean"
-            else f"{scores.text} + {text.inside(LEVELS['+'])}"
-        )
-    else:
-        masked = scores.text
-    chosen = f"softmax({masked})"
+    chosen = _choose(e, call, scores)
     if a["keep"] != 1:
         chosen = f"{e.layer_of(call, 'dropout')}({chosen})"
     return Expression(f"{chosen} @ {value.inside(LEVELS['@'] + 1)}", LEVELS["@"])
+
+
+def _choose(e: Equations, call: TracedCall, scores: Expression) -> str:
+    """Return the softmax of an attention's scores with its mask."""
+    a = call.attributes
+    if a["causal"]:
+        return f"softmax(where({_causal(e, call.shape[-2]).text}, {scores.text}, {LOWEST}))"
+    if len(call.inputs) == 3:
+        return f"softmax({scores.text})"
+    mask, text = e.calls.get(call.inputs[3]), e.get(call.inputs[3])
+    if mask is None or mask.kind != "boolean":
+        return f"softmax({scores.text} + {text.inside(LEVELS['+'])})"
+    zero = a.get("zero_if_empty", False) and mask.op != "formula"
+    if zero and text.level < ATOM:
+        text = e.assign(text)
+    chosen = f"softmax(where({text.text}, {scores.text}, {LOWEST}))"
+    return f"where({text.text}, {chosen}, 0)" if zero else chosen
 
 
 def _windows(e: Equations, call: TracedCall) -> Expression:

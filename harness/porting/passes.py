@@ -26,6 +26,7 @@ from harness.porting.rewriting import Calls
 from harness.porting.simplify import (
     channels_last,
     drop_broadcasts,
+    drop_gathers,
     move_reshapes,
     select_rows,
     share_concatenations,
@@ -37,6 +38,7 @@ PASSES = (
     drop_shifts,
     select_rows,
     recognise_constants,
+    drop_gathers,
     join_masks,
     write_integers_as_floats,
     recognise_rotary,

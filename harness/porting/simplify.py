@@ -240,6 +240,27 @@ def select_rows(
     return [replace(call, op="reshape", inputs=(row.name,), attributes={})]
 
 
+def drop_gathers(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
+    """Write the entries at all positions, as ``mask[arange(batch)[:, None], arange(time)]``, as a
+    reshape."""
+    if call.op != "gather":
+        return [call]
+    source, *indices = (done[name] for name in call.inputs)
+    formulas = [{"formula": "arange", "start": 0, "length": length} for length in source.shape]
+    given = [{n: i.attributes.get(n) for n in ("formula", "start", "length")} for i in indices]
+    places = [int(i.attributes.get("axis", 0)) + len(call.shape) - len(i.shape) for i in indices]
+    in_order = call.attributes["axes"] == list(range(len(source.shape)))
+    if given != formulas or not in_order or places != sorted(places):
+        return [call]
+    shape = tuple(n if axis in places else 1 for axis, n in enumerate(call.shape))
+    moved = calls.new(call, "reshape", [source.name], shape)
+    if shape == call.shape:
+        return [moved]
+    return [moved, replace(call, op="broadcast", inputs=(moved.name,), attributes={})]
+
+
 def share_concatenations(
     calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
 ) -> Iterable[TracedCall] | str:
@@ -309,11 +330,12 @@ def drop_broadcasts(
     if call.op not in ELEMENTWISE | {"@", "attention"}:
         return [call]
     inputs = []
-    for name in call.inputs:
+    for number, name in enumerate(call.inputs):
+        # A product broadcasts the axes before its last two only; the mask of an attention, all.
+        is_factor = call.op not in ELEMENTWISE and number < 3
         while name in done and done[name].op == "broadcast":
             source = done[done[name].inputs[0]]
-            # A product broadcasts the axes before its last two only.
-            if call.op not in ELEMENTWISE and source.shape[-2:] != done[name].shape[-2:]:
+            if is_factor and source.shape[-2:] != done[name].shape[-2:]:
                 break
             name = source.name
         inputs.append(name)

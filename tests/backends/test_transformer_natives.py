@@ -28,7 +28,8 @@ layers:
   across: {layer: cross_attention, heads: heads, head: head}
   bare: {layer: cross_attention, heads: heads, head: head, NO_BIASES}
   keyless: {layer: self_attention, heads: heads, head: head, bias_k: false}
-  gappy: {layer: masked_attention, heads: heads, head: head, keep: 0.75, bias_o: false}
+  gappy: {layer: masked_attention, heads: heads, head: head, keep: 0.75, ZERO}
+  empty: {layer: masked_attention, heads: heads, head: head, ZERO}
   lossy: {layer: causal_attention, heads: heads, head: head, keep: 0.75}
   turned: {layer: grouped_attention, groups: heads, each: head, half: half, keep: 0.75, SOME}
   exact: {layer: dense, units: heads * head, activation: gelu}
@@ -37,7 +38,9 @@ layers:
   place: {layer: embedding, rows: 9, units: heads * head}
 equations: |
   first = across(every(attend(centred(x))), x[:, :, 2:])
-  second = bare(keyless(gappy(shared(x), x[..., 1] > 0)), first)
+  rows = x[:, :1, 0] > 0
+  inside = x[..., 1] > 0
+  second = bare(keyless(empty(gappy(shared(x), inside & rows), inside & rows)), first)
   attended = turned(lossy(second))
   mixed = grouped(swish(near(exact(scaled(among(attended, x[..., 0] > 0.5))))))
   y = mixed + place(index(astype(arange(time)), 9))
@@ -46,9 +49,9 @@ targets:
 loss: mean(squared_error(y, target))
 optimizer: {optimizer: sgd, learning_rate: 0.1}
 """.replace("NO_BIASES", ", ".join(f"bias_{n}: false" for n in "qkvo"))
-MODEL = MODEL.replace("SOME", "bias_q: true, bias_v: true")
+MODEL = MODEL.replace("SOME", "bias_q: true, bias_v: true").replace("ZERO", "zero_if_empty: true")
 PLAIN = ("attend", "every", "among", "across", "bare")  # with all biases or none
-UNEVEN = ("shared", "keyless")
+UNEVEN = ("shared", "keyless")  # with other biases
 NOISY = ("gappy", "lossy", "turned")
 TORCH, KERAS = "torch.nn.functional.", "keras.layers."
 # By backend and dtype: what runs of its own, and the rest runs its equations.
@@ -57,7 +60,7 @@ OWN = {
         "centred": f"{TORCH}layer_norm",
         "scaled": f"{TORCH}rms_norm",
         "grouped": "torch.group_norm",
-        **dict.fromkeys((*PLAIN, *UNEVEN), f"{TORCH}scaled_dot_product_attention"),
+        **dict.fromkeys((*PLAIN, *UNEVEN, "empty"), f"{TORCH}scaled_dot_product_attention"),
         **dict.fromkeys(NOISY, f"{TORCH}linear, torch.softmax"),
         "exact": f"{TORCH}linear, {TORCH}gelu",
         "near": f"{TORCH}linear, {TORCH}gelu",

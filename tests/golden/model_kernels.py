@@ -21,7 +21,7 @@ def _part(v: Tensors, name: str) -> Tensors:
     return {n.removeprefix(f"{name}."): t for n, t in v.items() if n.startswith(f"{name}.")}
 
 
-def attention(torch: Any, keep: float = 1, causal: bool = False) -> Kernel:
+def attention(torch: Any, keep: float = 1, causal: bool = False, zero: bool = False) -> Kernel:
     """torch's function for what is between the products; with noise, its softmax and dropout."""
     F = torch.nn.functional
 
@@ -37,6 +37,8 @@ def attention(torch: Any, keep: float = 1, causal: bool = False) -> Kernel:
         parts = [by_head(stem) for stem in "qkv"]
         if "kept" in v:
             found = dropped(torch, *parts, mask, v["kept"] / keep)
+        elif zero:
+            found = dropped(torch, *parts, mask, mask.double())
         else:
             found = F.scaled_dot_product_attention(*parts, attn_mask=mask)
         return {"y": F.linear(found.transpose(1, 2).flatten(2), v["W_o"].T, v.get("b_o"))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from golden.model_kernels import (
+    GAPS,
     MASK,
     attention,
     causal,
@@ -50,6 +51,8 @@ def encoders() -> list[Recipe]:
         kernel, own = attention(torch, 0.75, later), {"keep": 0.75, **bare}
         made.append(Recipe("layer", name, softmax, kernel, own, given=given))
     made.append(Recipe("layer", "cross_attention", function, attention(torch)))
+    kernel, own = attention(torch, zero=True), {"zero_if_empty": True}
+    made.append(Recipe("layer", "masked_attention", softmax, kernel, own, given={"mask": GAPS}))
     for epsilon in (1e-6, 0.125):
         kernel, one = mamba(torch, scanned(torch), epsilon), {"epsilon": epsilon}
         made.append(Recipe("layer", "mamba_block", f"{module}functional.conv1d", kernel, one))

@@ -214,6 +214,7 @@ FAULTS = [
     ("layer", "mixture_of_experts", "softmax(score)", "softmax(2 * score)"),
     ("layer", "graph_convolution", "1 + segment_sum", "2 + segment_sum"),
     ("layer", "graph_convolution", "sender, axis=-2), receiver", "receiver, axis=-2), sender"),
+    ("layer", "masked_attention", "| ~zero_if_empty", "| zero_if_empty"),
     ("layer", "grouped_attention", "rotary(queries", "rotary(-queries"),
     ("layer", "grouped_attention", "<= step[:, None]", ">= step[:, None]"),
     ("layer", "grouped_attention", "x @ W_v + b_v", "x @ W_v + 2 * b_v"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -165,6 +166,38 @@ def test_attention_with_dropout_and_some_biases_is_a_layer(time_first: bool) -> 
     assert across == {"layer": "cross_attention", **given, "bias_q": False, "bias_v": False}
     inner, outer = spec["layers"]
     assert spec["equations"].strip() == f"y = {outer}({inner}(x), x[:, :3])"
+
+
+@pytest.mark.parametrize("written", ["added", "gathered"])
+def test_attention_with_a_padding_mask_is_a_layer(written: str) -> None:
+    g = Graph(2, 5, 8, **dict.fromkeys("qkvo", (8, 8)))
+    steps = g.add("select", [g.x], (2, 5), axis=2, index=0, length=8)
+    about = {**g.about(2, 5), "kind": "boolean"}
+    if written == "added":
+        padding = g.builder.node(">", [steps, 0.5], about)
+        chosen = g.add("where", [padding, -1e30, 0], (2, 5))
+        mask = g.add("reshape", [chosen], (2, 1, 1, 5))
+        expected = "~(x[:, :, 0] > 0.5)"
+    else:
+        inside = g.builder.node(">", [steps, 0.5], about)
+        places = [
+            g.builder.add("constant", [], {}, shape=s, kind="index", values=np.arange(n).reshape(s))
+            for n, s in ((2, (2, 1, 1, 1)), (5, (1, 1, 1, 5)))
+        ]
+        mask = g.builder.node("gather", [inside, *places], about, (2, 1, 1, 5), axes=[0, 1])
+        mask = g.builder.node("broadcast", [mask], about, (2, 1, 5, 5))
+        expected = "x[:, :, 0] > 0.5"
+    heads = {
+        n: g.add("reshape", [g.dense(g.x, n, (2, 5, 8))], (2, 5, 2, 4)) for n in ("q", "k", "v")
+    }
+    parts = [g.add("permute", [h], (2, 2, 5, 4), axes=[0, 2, 1, 3]) for h in heads.values()]
+    own = {"scale": 0.5, "causal": False, "keep": 1.0, "width": 4}
+    mixed = g.add("attention", [*parts, mask], (2, 2, 5, 4), **own)
+    mixed = g.add("permute", [mixed], (2, 5, 2, 4), axes=[0, 2, 1, 3])
+    spec = g.spec(g.dense(g.add("reshape", [mixed], (2, 5, 8)), "o", (2, 5, 8)))
+    (layer,) = spec["layers"].values()
+    assert layer["layer"] == "masked_attention"
+    assert spec["equations"] == f"y = masked_attention(x, {expected})"
 
 
 def test_attention_whose_dropout_has_a_second_use_stays_equations() -> None:

@@ -11,7 +11,8 @@ A backend's tracer translates its framework's operators to these:
   ``index``), ``concat`` (``axis``), and ``gather`` (several index arrays for ``axes``);
 - ``windows`` and ``overlap_add`` (lists ``axes``, ``size``, ``stride``, ``dilation``, and ``pads``
   before and after each axis);
-- ``attention`` (query, key, value, and a mask), ``recurrent`` and its ``final_state``;
+- ``attention`` (query, key, value, and a mask; ``zero_if_empty`` if its result is 0 for a mask
+  without true entries), ``recurrent`` and its ``final_state``;
 - ``unsupported``, an operator of the framework without a translation.
 """
 
