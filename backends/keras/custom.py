@@ -9,7 +9,6 @@ from keyword import iskeyword
 from harness.extend import Program, UsageError
 from harness.extend.program import (
     Block,
-    Dim,
     Node,
     free_values,
     inline_calls,
@@ -27,7 +26,7 @@ from harness.extend.source import (
     unique,
 )
 
-from .sizes import find_axis, free_sizes, with_known_sizes
+from .sizes import find_axis, free_sizes
 from .source import RESERVED, CallWriter, registered
 
 
@@ -181,10 +180,8 @@ def _local_names(program: Program, node: Node) -> dict[int, str]:
 def _summary(program: Program, node: Node) -> str:
     if node.op != "call":
         return f"One operation, {node.op}, on a number or on the length of an axis."
-    given = node.attributes["attributes"].items()
-    values = ((n, with_known_sizes(program, v) if isinstance(v, Dim) else v) for n, v in given)
-    listed = ", ".join(f"{literals.name_text(n)} {literals.name_text(str(v))}" for n, v in values)
-    return f"{literals.name_text(node.attributes['definition'])}{': ' if listed else ''}{listed}."
+    about = node.attributes
+    return document.form_title(program, about["definition"], about["attributes"])
 
 
 def _arguments(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ from harness.extend.source import (
     uses,
 )
 
-from .layers import ACTIVATIONS, CLAIMS, CONVOLUTIONS, convolution_options
+from .layers import ACTIVATIONS, CLAIMS, CONVOLUTIONS, POOLS, convolution_options
 from .primitives_export import TorchDialect
 from .recurrent import directions
 
@@ -109,10 +110,31 @@ def _convolution(layer: ClaimableCall) -> str | None:
     return text + _bias(layer)
 
 
+def _pool(layer: ClaimableCall) -> str | None:
+    """Return the start of source code that makes a torch.nn pool; return None for a padding that
+    torch does not support."""
+    given, pads = layer.attributes, layer.attributes["padding"]
+    sizes = given["window"]
+    if pads == "same" or any(
+        before != after or 2 * before > size
+        for (before, after), size in zip(pads, sizes, strict=True)
+    ):
+        return None
+    name = "AvgPool2d" if layer.definition == "avg_pool" else "MaxPool2d"
+    text = f"nn.{name}({_per_axis(sizes)}"
+    if given["stride"] != sizes:
+        text += f", stride={_per_axis(given['stride'])}"
+    if any(before for before, _ in pads):
+        text += f", padding={_per_axis([before for before, _ in pads])}"
+    return text + ("" if given.get("count_padding", True) else ", count_include_pad=False")
+
+
 def _per_axis(values: Sequence[int]) -> str:
     return str(values[0] if len(set(values)) == 1 else tuple(values))
 
 
+# Layers before and after which channels move, because torch puts channels after the batch.
+IMAGES = (*CONVOLUTIONS, *POOLS)
 # Name of a definition -> a function that writes its torch.nn module. batch_norm is missing, because
 # torch updates its statistics with the unbiased variance.
 MODULES: Mapping[str, ModuleWriter] = {
@@ -124,6 +146,7 @@ MODULES: Mapping[str, ModuleWriter] = {
     "simple_rnn_two_biases": _rnn,
     "simple_rnn_without_bias": _rnn,
     **dict.fromkeys(CONVOLUTIONS, _convolution),
+    **dict.fromkeys(POOLS, _pool),
     **dict.fromkeys(("lstm", "bidirectional_lstm"), _gated("LSTM")),
     **dict.fromkeys(("gru_reset_after", "bidirectional_gru_reset_after"), _gated("GRU")),
 }
@@ -155,6 +178,16 @@ def attribute_name(name: str) -> str:
 # The source of a model.
 
 IMPORTED = frozenset({"torch", "nn", "math", "Tensor", "state", "outputs"})
+
+
+def _channels_first(image: Code) -> Code:
+    """Return the code of an image whose channels are after the batch, as torch needs them. If the
+    code ends with the opposite move, leave this move out."""
+    last = image.parts[-1]
+    for move in (".movedim(1, -1)", ".permute(0, 2, 3, 1)", ".permute(0, 2, 1)"):
+        if isinstance(last, str) and last.endswith(move) and image.level == fill("").level:
+            return replace(image, parts=(*image.parts[:-1], last.removesuffix(move)))
+    return fill("^0.movedim(-1, 1)", image)
 
 
 class Writer:
@@ -292,7 +325,8 @@ class Writer:
             return [f"        self.{name} = {self.classes[form.name]}(dtype)"]
         layer, native = self.natives[key]
         made = MODULES[layer.definition](layer)
-        lines = [f"        self.{name} = {made}, dtype=dtype)"]
+        dtype = ", dtype=dtype" if layer.shapes else ""
+        lines = [f"        self.{name} = {made}{dtype})"]
         for frozen in sorted(native.packing.frozen):
             text = (
                 f"{literals.name_text(form.definition)} has one bias: torch's second one stays "
@@ -335,7 +369,8 @@ class Writer:
         form, method = self.model.calls[node.attributes["label"]]
         # A torch module needs either all of its initial states or none of them.
         least = len(form.roles(node)) - 1 if key in self.natives else 0
-        codes = forward.given(e, self.model, node, least, 50)
+        moves = key in self.natives and self.natives[key][0].definition in IMAGES
+        codes = forward.given(e, self.model, node, least, 99 if moves else 50)
         target = f"self.{attribute_name(key)}"
         if key in self.natives:
             self._native(e, node, target, self.natives[key][0], codes)
@@ -352,10 +387,14 @@ class Writer:
         word = target.removeprefix("self.")
         if len(node.outputs) == 1:
             activation = ACTIVATIONS.get(layer.attributes.get("activation", "linear"))
-            call = f"{target}(%0)"
-            if layer.definition in CONVOLUTIONS:  # torch puts channels after the batch
-                call = f"{target}(^0.movedim(-1, 1)).movedim(1, -1)"
-            code = fill(activation.code(call) if activation else call, *codes)
+            call, operand = f"{target}(%0)", codes[0]
+            if layer.definition in IMAGES:
+                call, moved = f"{target}(%0).movedim(1, -1)", _channels_first(operand)
+                if len(e.render(moved)) > 45 and len(operand.parts) > 1:
+                    e.assign(node.inputs[0], operand)
+                    moved = _channels_first(Code(node.inputs[:1]))
+                operand = moved
+            code = fill(activation.code(call) if activation else call, operand)
             e.settle(node.output, code, word)
             return
         text = e.read(codes[0])

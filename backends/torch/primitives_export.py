@@ -131,7 +131,16 @@ WORDS = Words(
     | {
         *("Tensor", "math.exp", "math.log", "math.tanh", "math.sqrt", "math.pow"),
         *("nn.Module", "nn.Parameter", "nn.Embedding", "nn.Linear", "nn.LayerNorm", "nn.RMSNorm"),
-        *("nn.Conv1d", "nn.Conv2d", "nn.ConvTranspose2d", "nn.RNN", "nn.LSTM", "nn.GRU"),
+        *(
+            "nn.Conv1d",
+            "nn.Conv2d",
+            "nn.ConvTranspose2d",
+            "nn.MaxPool2d",
+            "nn.AvgPool2d",
+            "nn.RNN",
+            "nn.LSTM",
+            "nn.GRU",
+        ),
         *("nn.functional.pad", "nn.functional.fold"),
         *("torch.dtype", "torch.float32", "torch.float64", "torch.zeros", "torch.stack"),
         "torch.int64",
@@ -149,7 +158,7 @@ WORDS = Words(
         {
             *("dtype", "bias", "batch_first", "bidirectional", "nonlinearity"),
             *("keepdim", "dims", "strict", "device", "stable", "eps", "approximate"),
-            *("value", "dilation", "padding", "stride", "groups"),
+            *("value", "dilation", "padding", "stride", "groups", "count_include_pad"),
         }
     ),
     python=frozenset({"super", "zip", "reversed", "float", "str", "int", "dict", "tuple"}),

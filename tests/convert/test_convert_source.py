@@ -47,8 +47,7 @@ IMAGES = ("resnet", "unet")
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_every_file_is_formatted_and_without_complaints(framework: str, tmp_path: Path) -> None:
     module = pytest.importorskip(f"harness.backends.{framework}.module")
-    images = IMAGES if framework == "jax" else ()
-    for system in (*SYSTEMS, *images, "gpt"):
+    for system in (*SYSTEMS, *IMAGES, "gpt"):
         given = exported(case_of(system, 256), "float64")
         name = f"{Path(system).stem}.py"
         (tmp_path / name).write_text(module.Writer(given, name).source(), encoding="utf-8")
@@ -79,6 +78,16 @@ def test_repeated_blocks_are_a_loop_over_one_function() -> None:
     )
     # Dropout computes nothing in inference.
     assert "dropout" not in functions
+
+
+def test_pools_are_modules_of_torch() -> None:
+    module = pytest.importorskip("harness.backends.torch.module")
+    source = module.Writer(exported(case_of("lenet"), "float32"), "model.py").source()
+    (model,) = (n for n in ast.parse(source).body if isinstance(n, ast.ClassDef))
+    assert model.name == "Lenet"
+    assert "self.pool_1 = nn.AvgPool2d(2)\n" in source
+    # The channels stay on axis 1 between a pool and a convolution.
+    assert "self.conv_2(self.pool_1(conv_1.movedim(-1, 1))).movedim(1, -1)" in source
 
 
 def test_convolutions_of_all_settings_share_one_function() -> None:

@@ -45,7 +45,9 @@ def test_every_primitive_stands_in_the_places_of_all(found: set[str]) -> None:
 
 
 # The files of backends that translate traced models to the spec language.
-TRACERS = {"trace", "trace_rules", "trace_layers", "patterns"}
+TRACERS = {
+    *("trace", "trace_rules", "trace_layers", "trace_moves", "own_decompositions", "patterns"),
+}
 
 
 def words(path: Path) -> set[str]:
