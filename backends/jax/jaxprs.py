@@ -13,6 +13,8 @@ from jax.extend import core
 
 from harness.extend import Array
 
+from .own_decompositions import decompose
+
 # The prefix of a named scope that stands for a module: MODULE + "path|class".
 MODULE = "harness-module:"
 # Primitives that call another jaxpr, and the parameter that holds it.
@@ -165,13 +167,17 @@ class JaxprReader:
             inner = getattr(jaxpr, "jaxpr", jaxpr)
             function = inner.debug_info.func_name if "custom" in name else function
             return self.read(inner, consts, arguments, modules, place, function)
-        if name == "scan" and is_over_weights(params, arguments):
-            steps = jax.make_jaxpr(unrolled(params))(*(var.aval for var in eqn.invars))
-            consts = [constant(c) for c in steps.consts]
-            return self.read(steps.jaxpr, consts, arguments, modules, place, function)
         if name == "select_n" and (chosen := arguments[0].uniform()) is not None:
             return [arguments[1 + int(chosen)]]
         numbers = evaluate(eqn.primitive, params, [a.number for a in arguments])
+        avals = [var.aval for var in eqn.invars]
+        if name == "scan" and is_over_weights(params, arguments):
+            steps = jax.make_jaxpr(unrolled(params))(*avals)
+        else:
+            steps = None if numbers else decompose(name, params, arguments, avals)
+        if steps is not None:
+            consts = [constant(c) for c in steps.consts]
+            return self.read(steps.jaxpr, consts, arguments, modules, place, function)
 
         def value(op: str, inputs: Sequence[Value], shape: Sequence[int], result: int = 0) -> Value:
             number = None if numbers is None else numbers[result]
@@ -204,14 +210,11 @@ class JaxprReader:
 
 
 def is_over_weights(params: dict[str, Any], arguments: Sequence[Value]) -> bool:
-    """Return whether a scan is a stack of layers: all its sequences are made of weights."""
+    """Return whether a scan is a stack of layers: all its sequences are made of weights or known
+    numbers."""
     sequences = arguments[params["num_consts"] + params["num_carry"] :]
     made_of = [v for v in needed(sequences) if not v.inputs and v.number is None]
-    return (
-        bool(made_of)
-        and all(v.op == "weight" for v in made_of)
-        and int(params["length"]) <= MOST_STEPS
-    )
+    return all(v.op == "weight" for v in made_of) and int(params["length"]) <= MOST_STEPS
 
 
 def unrolled(params: dict[str, Any]) -> Callable[..., list[Any]]:

@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from harness.extend.models import GraphBuilder, Operand
+
 from . import patterns
-from .jaxprs import Value
+from .jaxprs import Value, evaluate
 from .patterns import peeled
 from .trace import JaxTranslation, NodePlan, RecognisedLayer, node, rule
 
@@ -187,16 +191,8 @@ def _convolution(t: JaxTranslation, v: Value, bias: Value | None) -> NodePlan | 
     p, (x, kernel) = v.params, v.inputs
     view = weight_view(kernel)
     rank = len(v.shape) - 2
-    image, weight, out = p["dimension_numbers"]
-    last = (0, rank + 1, *range(1, rank + 1))
-    if (
-        view is None
-        or rank not in (1, 2)
-        or tuple(image) != last
-        or tuple(out) != last
-        or set(p["lhs_dilation"]) != {1}
-        or p["batch_group_count"] != 1
-    ):
+    _, weight, _ = p["dimension_numbers"]
+    if p["batch_group_count"] != 1:
         return None
     settings = {
         "units": v.shape[-1],
@@ -207,9 +203,45 @@ def _convolution(t: JaxTranslation, v: Value, bias: Value | None) -> NodePlan | 
         "groups": int(p["feature_group_count"]),
         "bias": bias is not None,
     }
-    end = view.rule([*weight[2:], weight[1], weight[0]])
-    weights = {"W": (view.weight, end)} | ({} if bias is None else {"b": (bias, "")})
-    return RecognisedLayer(f"conv{rank}d", x, settings, weights).match(t)
+    found = None
+    if view is not None and rank in (1, 2) and set(p["lhs_dilation"]) == {1}:
+        end = view.rule([*weight[2:], weight[1], weight[0]])
+        weights = {"W": (view.weight, end)} | ({} if bias is None else {"b": (bias, "")})
+        found = RecognisedLayer(f"conv{rank}d", x, settings, weights).match(t)
+    return found if found is not None or bias is not None else _equations(v)
+
+
+def _equations(v: Value) -> NodePlan | None:
+    """Return a convolution that no shipped layer has: with a computed kernel, or of an image with
+    zeros between its entries, which is a transposed convolution."""
+    p, (x, kernel) = v.params, v.inputs
+    groups, size = int(p["feature_group_count"]), list(kernel.shape[:-2])
+    windows = {
+        "size": size,
+        "stride": list(p["window_strides"]),
+        "dilation": list(p["rhs_dilation"]),
+        "pads": [list(pair) for pair in p["padding"]],
+    }
+    if set(p["lhs_dilation"]) == {1}:
+        return NodePlan((x, kernel), lambda g, o, a: g.convolve(o[0], o[1], windows, groups, a))
+    reach = [(n - 1) * step for n, step in zip(size, p["rhs_dilation"], strict=True)]
+    pads = [[n - low, n - high] for n, (low, high) in zip(reach, p["padding"], strict=True)]
+    if groups != 1 or set(p["window_strides"]) != {1} or any(low < 0 for low, _ in pads):
+        return None
+    windows["stride"] = list(p["lhs_dilation"])
+    windows["pads"] = [[low, max(high, 0)] for low, high in pads]
+
+    def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
+        turned = o[1]
+        for axis, length in enumerate(size):
+            turned = g.cut(turned, axis, (length - 1, -1, -1), about)
+        rank = len(size)
+        axes = [rank, *range(rank), rank + 1]
+        shape = [kernel.shape[a] for a in axes]
+        turned = g.node("permute", [turned], about, shape, axes=axes)
+        return g.convolve_transposed(o[0], turned, windows, groups, about)
+
+    return NodePlan((x, kernel), emit)
 
 
 def _plain(lengths: Sequence[Any]) -> Any:
@@ -251,6 +283,37 @@ def _max_pool(t: JaxTranslation, v: Value) -> NodePlan | None:
     )
 
 
+@rule("reduce_window_max", "reduce_window_min", "reduce_window_sum")
+def _windows(t: JaxTranslation, v: Value) -> NodePlan | None:
+    """Return a reduction of windows as equations."""
+    p, x, kind = v.params, v.inputs[0], v.op.rpartition("_")[2]
+    columns = (p["window_dimensions"], p["window_strides"], p["window_dilation"], p["padding"])
+    places = list(zip(*columns, strict=True))
+    axes = [a for a, place in enumerate(places) if place != (1, 1, 1, (0, 0))]
+    if set(p["base_dilation"]) != {1} or axes != list(range(axes[0], axes[-1] + 1)):
+        return None
+    size, stride, dilation, pads = ([list(column)[a] for a in axes] for column in columns)
+    windows: dict[str, Any] = {
+        "axes": axes,
+        "size": size,
+        "stride": stride,
+        "dilation": dilation,
+        "pads": [list(pair) for pair in pads],
+        "lowest": kind != "sum",
+    }
+    last = axes[-1] + 1
+    wide = (*v.shape[:last], *size, *v.shape[last:])
+    own: dict[str, Any] = {"axis": list(range(last, last + len(size))), "keepdims": False}
+
+    def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
+        value = g.node("negative", o, about, x.shape) if kind == "min" else o[0]
+        parts = g.node("windows", [value], about, wide, **windows)
+        made = g.node("sum" if kind == "sum" else "max", [parts], about, **own)
+        return g.node("negative", [made], about) if kind == "min" else made
+
+    return NodePlan((x,), emit)
+
+
 @rule("div", "mul")
 def _average_pool(t: JaxTranslation, v: Value) -> NodePlan | None:
     total, count = v.inputs if v.inputs[0].op == "reduce_window_sum" else v.inputs[::-1]
@@ -260,7 +323,13 @@ def _average_pool(t: JaxTranslation, v: Value) -> NodePlan | None:
     if settings is None or (v.op == "div" and total is not v.inputs[0]):
         return None
     entries = math.prod(total.params["window_dimensions"])
-    if not count.is_number(entries if v.op == "div" else 1 / entries):
+    if v.op == "div" and count.number is not None and count.uniform() is None:
+        ones = np.ones(total.inputs[0].shape, np.float32)
+        (inside,) = evaluate(total.primitive, total.params, [ones]) or [ones]
+        if inside.shape != count.shape or (inside != count.number).any():
+            return None
+        settings["count_padding"] = False
+    elif not count.is_number(entries if v.op == "div" else 1 / entries):
         return None
     return RecognisedLayer("avg_pool", total.inputs[0], settings, {}).match(t)
 
@@ -270,6 +339,8 @@ def _gather(t: JaxTranslation, v: Value) -> NodePlan | None:
     table, indices = v.inputs
     p = v.params["dimension_numbers"]
     axes = list(p.start_index_map)
+    if len(axes) == 1 and len(p.operand_batching_dims) == len(table.shape) - 1:
+        return _along(v)
     if len(axes) != 1 or tuple(p.collapsed_slice_dims) != tuple(axes) or p.operand_batching_dims:
         return None
     axis = axes[0]
@@ -289,6 +360,19 @@ def _gather(t: JaxTranslation, v: Value) -> NodePlan | None:
         length = table.shape[axis]
         return node("select", table, axis=axis, index=int(number) % length, length=length)
     return node("take", table, index, axis=axis)
+
+
+def _along(v: Value) -> NodePlan | None:
+    """Return ``take_along_axis``: the other axes of the array and the indices are the same."""
+    table, indices = v.inputs
+    p, rank = v.params["dimension_numbers"], len(table.shape)
+    (axis,) = p.start_index_map
+    index = _row_indices(indices.inputs[0] if indices.op == "reshape" else indices)
+    others = [a for a in range(rank) if a != axis]
+    same = tuple(p.operand_batching_dims) == tuple(p.start_indices_batching_dims) == tuple(others)
+    if not same or index.shape != v.shape or p.collapsed_slice_dims != (axis,):
+        return None
+    return node("take_along_axis", table, index, axis=axis)
 
 
 def _row_indices(value: Value) -> Value:

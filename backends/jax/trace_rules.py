@@ -12,7 +12,7 @@ from harness.extend.models import GraphBuilder, Operand
 from . import patterns
 from .jaxprs import Value
 from .patterns import peeled
-from .trace import JaxTranslation, Needed, NodePlan, node, permute, reshape, rule
+from .trace import JaxTranslation, Needed, NodePlan, node, reshape, rule
 
 UNARY = {
     **{n: n for n in ("exp", "log", "tanh", "sqrt", "erf", "sin", "cos", "floor", "abs", "sign")},
@@ -85,9 +85,10 @@ def _cast(t: JaxTranslation, v: Value) -> NodePlan | None:
     source = v.inputs[0]
     if source.op == "eq" and v.kind == "float" and (match := _one_hot(source)) is not None:
         return match
-    if v.kind == "index" and v.number is None:
-        return None
-    return node("cast", source)
+    if v.kind != "index" or v.number is not None or source.kind != "boolean":
+        return node("cast", source)
+    # Sums of conditions are floats in a spec.
+    return NodePlan((source,), lambda g, o, a: g.node("cast", o, a, kind="float"))
 
 
 def _one_hot(equal: Value) -> NodePlan | None:
@@ -130,6 +131,11 @@ def _unary(t: JaxTranslation, v: Value) -> NodePlan | None:
 
 @rule(*BINARY)
 def _binary(t: JaxTranslation, v: Value) -> NodePlan | None:
+    # JAX compares conditions with False, and starts a maximum with minus infinity.
+    neutral = {"max": -np.inf, "ne": False if v.inputs[0].kind == "boolean" else None}
+    others = [i for i in v.inputs if i.uniform() is None or i.uniform() != neutral.get(v.op)]
+    if len(others) == 1 and others[0].shape == v.shape:
+        return NodePlan((others[0],), lambda g, o, about: o[0])
     return elementwise(BINARY[v.op], v, v.inputs)
 
 
@@ -153,6 +159,17 @@ def _power(t: JaxTranslation, v: Value) -> NodePlan | None:
             (x,), lambda g, o, a: g.add("-", [1, g.add(name, o, {}, **plain(a))], {}, **a)
         )
     return NodePlan((x,), lambda g, o, a: g.add("-", [g.add(name, o, {}, **plain(a)), 1], {}, **a))
+
+
+@rule("is_finite")
+def _finite(t: JaxTranslation, v: Value) -> NodePlan | None:
+    x = v.inputs[0]
+
+    def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
+        zero = g.node("-", [o[0], o[0]], about, kind="float")
+        return g.node("==", [zero, 0], about)
+
+    return NodePlan((x,), emit)
 
 
 @rule("select_n")
@@ -305,18 +322,61 @@ def _split(t: JaxTranslation, v: Value) -> NodePlan | None:
 @rule("rev")
 def _reverse(t: JaxTranslation, v: Value) -> NodePlan | None:
     axes = [int(a) for a in v.params["dimensions"]]
-    if len(axes) != 1 or len(v.shape) < 2:
-        return None
-    order = list(range(len(v.shape)))
-    order[1], order[axes[0]] = order[axes[0]], order[1]
 
     def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
-        source = permute(g, o[0], order, about)
-        shape = tuple(v.shape[a] for a in order)
-        made = g.add("reverse", [source], {}, **{**about, "shape": shape, "values": None})
-        return permute(g, made, order, about)
+        made = o[0]
+        for axis in axes:
+            made = g.cut(made, axis, (v.shape[axis] - 1, -1, -1), about)
+        return made
 
     return NodePlan(v.inputs, emit)
+
+
+@rule("pad")
+def _pad(t: JaxTranslation, v: Value) -> NodePlan | None:
+    x, number, pads = v.inputs[0], v.inputs[1].uniform(), v.params["padding_config"]
+    if number is None or any(inside for _, _, inside in pads):
+        return None
+
+    def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
+        made, plain = o[0], {**about, "values": None}
+        for axis, (low, high, _) in enumerate(pads):
+            made = g.cut(made, axis, (max(-low, 0), x.shape[axis] - max(-high, 0), 1), plain)
+        pairs = {n: [max(a, 0), max(b, 0)] for n, (a, b, _) in enumerate(pads)}
+        return g.pad(made, {n: pair for n, pair in pairs.items() if any(pair)}, plain, number)
+
+    return NodePlan((x,), emit)
+
+
+@rule("sort")
+def _sort(t: JaxTranslation, v: Value) -> NodePlan | None:
+    """Return sorted entries, or other entries in the order of the first argument."""
+    key, own, axis = v.inputs[0], v.inputs[v.result], int(v.params["dimension"])
+    if v.params["num_keys"] != 1 or key.kind != "float":
+        return None
+    if v.result == 0:
+        return node("sort", key, axis=axis)
+    steps = own.number
+    if steps is not None and (np.moveaxis(steps, axis, -1) == np.arange(v.shape[axis])).all():
+        return node("argsort", key, axis=axis)
+
+    def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
+        order = g.node("argsort", o[:1], about, kind="index", axis=axis)
+        return g.node("take_along_axis", [o[1], order], about, axis=axis)
+
+    return NodePlan((key, own), emit)
+
+
+@rule("top_k")
+def _greatest(t: JaxTranslation, v: Value) -> NodePlan | None:
+    x, axis = v.inputs[0], len(v.shape) - 1
+
+    def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
+        name = "argsort" if v.result else "sort"
+        made = g.node(name, o, about, x.shape, axis=axis, descending=True)
+        return g.cut(made, axis, (0, v.shape[-1], 1), about)
+
+    return NodePlan((x,), emit)
 
 
 @rule("concatenate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -19,16 +18,12 @@ def _pad(
     pads, value, rank = list(a["pad"]), a["self"], len(about["shape"])
     # The pairs begin with the last axis. A negative number removes entries.
     pairs = {rank - 1 - n: pads[2 * n : 2 * n + 2] for n in range(len(pads) // 2)}
-    number = a["value"] or 0
     for axis, (before, after) in pairs.items():
         bounds = (max(-before, 0), length_of(node, axis) - max(-after, 0), 1)
         value = t.builder.cut(value, axis, bounds, about)
     positive = {axis: [max(n, 0) for n in pair] for axis, pair in sorted(pairs.items())}
     places = {n: pair for n, pair in positive.items() if any(pair)}
-    if not places or number in (0, -math.inf):
-        return t.builder.pad(value, places, about, lowest=number != 0)
-    shifted = t.builder.node("-", [value, number], about, t.builder.shape_of(value))
-    return t.builder.node("+", [t.builder.pad(shifted, places, about), number], about)
+    return t.builder.pad(value, places, about, a["value"] or 0)
 
 
 @RULES.of("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d")

@@ -11,9 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from harness.porting.rewriting import Calls
-from harness.porting.simplify import BINARY, ELEMENTWISE
+from harness.porting.simplify import BINARY, ELEMENTWISE, REDUCTIONS
 from harness.porting.sizes import TracedCall
 from harness.porting.structure import MOVES
+
+# Operators whose result is a float if an operand is a float.
+COMPUTED = MOVES | ELEMENTWISE | REDUCTIONS | {"concat", "cumsum"}
 
 
 def write_integers_as_floats(
@@ -29,14 +32,14 @@ def write_integers_as_floats(
         negative = any((values < 0).any() for values in call.values)
         return [replace(call, kind="float")] if negative else [call]
     number = call.kind == "index" and call.values is not None
-    if number and call.op == "cast":
-        if sources[0].kind != "float":
-            return [replace(call, kind="float")]
-        return _cut(calls, replace(call, kind="float"))
+    if call.kind == "index" and call.op == "cast":
+        if sources[0].kind == "float":
+            return _cut(calls, replace(call, kind="float"))
+        return [replace(call, kind="float")] if number or sources[0].kind == "boolean" else [call]
     if number and call.op in ELEMENTWISE:
         call = replace(call, kind="float")
-    if call.kind == "index" and call.op in MOVES | {"concat"} and sources[0].kind == "float":
-        return [replace(call, kind="float")]
+    if call.kind == "index" and call.op in COMPUTED and "float" in {s.kind for s in sources}:
+        call = replace(call, kind="float")
     if call.op in BINARY and (call.kind == "float" or "float" in {s.kind for s in sources}):
         return _with_casts(calls, call, done)
     return [call]
@@ -65,7 +68,7 @@ def _index_place(call: TracedCall) -> int | None:
     """Return the position of the input that is an index, or None."""
     if call.op == "layer" and call.attributes["layer"] == "embedding":
         return 0
-    return 1 if call.op == "take" else None
+    return 1 if call.op in ("take", "take_along_axis") else None
 
 
 def _with_index(
@@ -73,14 +76,27 @@ def _with_index(
 ) -> list[TracedCall]:
     """Return a call that gets a float as an index, after the conversion of the float."""
     source = done[call.inputs[place]]
-    if source.kind != "float":
-        return [call]
     below: Any = (
         call.attributes["settings"]["rows"]
         if call.op == "layer"
         else done[call.inputs[0]].shape[call.attributes["axis"]]
     )
+    made: list[TracedCall] = []
+    if source.kind != "float":
+        if _bound(source, done) in (None, below):
+            return [call]
+        made = [replace(calls.new(call, "cast", [source.name], source.shape), kind="float")]
+        source = made[0]
     index = calls.new(call, "index", [source.name], source.shape, below=below)
     index = replace(index, kind="index")
     inputs = [index.name if n == place else i for n, i in enumerate(call.inputs)]
-    return [index, call.with_inputs(inputs)]
+    return [*made, index, call.with_inputs(inputs)]
+
+
+def _bound(index: TracedCall, done: Mapping[str, TracedCall]) -> Any:
+    """Return the length of the axis whose entries an index selects; None if it is unknown."""
+    while index.op in MOVES:
+        index = done[index.inputs[0]]
+    if index.op not in ("argsort", "argmax"):
+        return None
+    return done[index.inputs[0]].shape[index.attributes["axis"]]

@@ -103,3 +103,55 @@ def _products(x, p):
     q = jnp.einsum("btf,fhd->bthd", x, p["heads"])
     scores = jnp.einsum("bthd,bshd->bhts", q, q)
     return {"stacked": h, "heads": jnp.einsum("bhts,bshd->bthd", jnp.tanh(scores), q)}
+
+
+def selections_params(key):
+    rows = jax.random.normal(key, (13, 6))
+    return {"table": rows[:7], "square": rows[7:] / 2.4}
+
+
+def windows_params(key):
+    kernel = jax.random.normal(key, (3, 3, 4, 5)) / 6
+    return {"kernel": kernel, "first": jnp.transpose(kernel, (3, 2, 0, 1)) / 2}
+
+
+def selections(p, x):
+    """Return selections, rounded numbers and sums of x [batch, time, 6]."""
+    top, places = jax.lax.top_k(x, 2)
+    masked = jnp.where(jnp.triu(jnp.ones((x.shape[1],) * 2), 1) > 0, -jnp.inf, x @ x.mT)
+    positive = x > 0.3
+    count = jnp.maximum(positive.sum(1, keepdims=True), 1)
+    near = jnp.round(x) + jnp.ceil(x) + x % 0.7
+    return {
+        "rows": p["table"][places] * top[..., None],
+        "ordered": jnp.sort(x) + jnp.take_along_axis(x, jnp.argsort(x, 1), 1),
+        "least": p["table"][jnp.argmin(x, -1)],
+        "masked": jax.nn.softmax(masked) + jnp.tril(x @ x.mT, -1),
+        "counted": (x * positive).sum(1, keepdims=True) / count * positive.any(-1, keepdims=True),
+        "curves": jnp.tan(x) / 10 + jnp.sinh(x) + jnp.exp2(x) + jnp.cbrt(x) + near,
+        "moved": jnp.flip(x, (1, 2)) + jnp.roll(x, 1, 1) + jnp.tile(x[..., :3], 2),
+        "changed": x.at[:, :, 0].set(1.0).at[:, :, 1:3].add(x[:, :, :2]).at[..., -1].multiply(2.0),
+        "sums": jnp.cumprod(x, -1) + jax.lax.cumsum(x, 1, reverse=True),
+        "padded": jnp.pad(x, ((0, 0), (0, 0), (1, 2)), constant_values=3.0),
+        "total": jax.nn.logsumexp(x, (1, 2)) + jnp.linalg.norm(x, axis=(1, 2)) + x.prod(-1).sum(1),
+        "looped": jax.lax.fori_loop(0, 3, lambda _, h: jnp.tanh(h @ p["square"]), x),
+    }
+
+
+def windows(p, x):
+    """Return convolutions and pools of x [batch, 5, 6, 4]."""
+    lax, first = jax.lax, jnp.moveaxis(x, -1, 1)
+    image, square = ("NHWC", "HWIO", "NHWC"), (1, 2, 2, 1)
+    window = lambda start, reduce: lax.reduce_window(x, start, reduce, square, square, "SAME")  # noqa: E731
+    ones = lax.reduce_window(jnp.ones_like(x), 0.0, lax.add, square, square, "SAME")
+    return {
+        "first": lax.conv(first, p["first"], (1, 1), "SAME"),
+        "computed": lax.conv_general_dilated(
+            x, jnp.tanh(p["kernel"]), (2, 2), "SAME", dimension_numbers=image
+        ),
+        "wider": lax.conv_transpose(x, p["kernel"] * 2, (2, 2), "SAME", dimension_numbers=image),
+        "valid": lax.conv_transpose(x, p["kernel"] * 3, (2, 1), "VALID", dimension_numbers=image),
+        "greatest": lax.reduce_window(first, -jnp.inf, lax.max, (1, 1, 2, 3), (1,) * 4, "VALID"),
+        "pools": window(0.0, lax.add) / ones + window(jnp.inf, lax.min) + window(0.0, lax.add),
+        "resized": jax.image.resize(x, (x.shape[0], 10, 12, 4), "nearest"),
+    }

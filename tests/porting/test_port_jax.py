@@ -62,6 +62,16 @@ def test_operators_are_translated(tmp_path: Path) -> None:
     assert all(f"{name}(" in ported["equations"] for name in functions)
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("name", "lengths"), [("selections", "batch,time,6"), ("windows", "batch,5,6,4")]
+)
+def test_primitives_are_decomposed_or_have_rules(tmp_path: Path, name: str, lengths: str) -> None:
+    ported = port(tmp_path, f"models_jax.py:{name}:{name}_params", f"x={lengths}")
+    assert ported["proved"] is True
+    assert ported["against"]["float64"] > 13
+
+
 def test_operators_without_a_rule_are_named_with_their_line(tmp_path: Path) -> None:
     refused = port(tmp_path, "models_jax.py:refused:mlp_params", "x=batch,12", code=2)
     assert "models_jax.py:28: fft" in refused["error"]

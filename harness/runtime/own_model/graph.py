@@ -199,16 +199,17 @@ class GraphBuilder:
         value: Operand,
         pairs: Mapping[int, Sequence[int]],
         about: Mapping[str, Any],
-        *,
-        lowest: bool = False,
+        number: float = 0,
     ) -> Operand:
-        """Add zeros, or minus infinity for ``lowest``, before and after axes; ``pairs`` has their
-        numbers by axis."""
+        """Add entries with a number before and after axes; ``pairs`` has their numbers by axis."""
+        if pairs and number not in (0, -math.inf):
+            shifted = self.node("-", [value, number], about, self.shape_of(value))
+            return self.node("+", [self.pad(shifted, pairs, about), number], about)
         shape = list(self.shape_of(value))
         for axis, pair in pairs.items():
             shape[axis] += sum(pair)
             # A window of one entry with padding is the entry; its axis of length 1 is removed.
-            windows = {**NO_WINDOWS, "axes": [axis], "pads": [list(pair)], "lowest": lowest}
+            windows = {**NO_WINDOWS, "axes": [axis], "pads": [list(pair)], "lowest": number != 0}
             wide = (*shape[: axis + 1], 1, *shape[axis + 1 :])
             value = self.node("windows", [value], about, wide, **windows)
             value = self.node("reshape", [value], about, shape)
