@@ -151,7 +151,8 @@ def _norm(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     channels = about["shape"][-1]
     groups = channels if layer.groups == -1 else layer.groups
     settings = {"groups": groups, "each": channels // groups, "epsilon": layer.epsilon}
-    return t.layer("group_norm", inputs, settings, weights, about)
+    views = {n: (t.weight(variable), "") for n, variable in weights.items()}
+    return t.builder.group_norm(inputs[0], settings, views, about)
 
 
 @RULES.of("Dropout")

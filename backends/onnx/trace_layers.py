@@ -179,12 +179,9 @@ def _group_norm(t: Any, node: Any, about: About) -> Result:
         "each": channels // groups,
         "epsilon": plain(a.get("epsilon", 1e-5)),
     }
-    weights = {"gamma": t.views[gamma], "beta": t.views[beta]}
-    value, last = channels_last(t, t.get(x), about["shape"], about)
-    flat = (last[0], math.prod(last[1:-1]), channels)
-    value = t.builder.node("reshape", [value], about, flat)
-    value = t.layer("group_norm", [value], settings, weights, {**about, "shape": flat})
-    return channels_first(t, t.builder.node("reshape", [value], about, last), about)
+    views = {"gamma": t.views[gamma], "beta": t.views[beta]}
+    weights = {n: (t.get(weight), turn) for n, (weight, turn) in views.items()}
+    return t.builder.group_norm(t.get(x), settings, weights, about, channels=1)
 
 
 def channels_last(

@@ -183,7 +183,7 @@ def _group_norm(
         return _scale(t, value, _over_channels(t, a, about), about)
     weights = {"gamma": (a["weight"], ""), "beta": (a["bias"], "")}
     attributes = {"groups": a["num_groups"], "each": each, "epsilon": a["eps"]}
-    return t.builder.layer("group_norm", [a["input"]], attributes, weights, about, channels=1)
+    return t.builder.group_norm(a["input"], attributes, weights, about, channels=1)
 
 
 @RULES.of("batch_norm")

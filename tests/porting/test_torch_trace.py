@@ -169,11 +169,13 @@ def test_images_and_sums_have_rules(function: Callable[..., Any], declared: str,
     assert part in spec_of(Inner(function), declared)["equations"]
 
 
-def test_integers_without_a_formula_are_computed_in_floats() -> None:
-    equations = spec_of(Inner(bias_of_t5), "x=batch,time,6")["equations"]
+def test_integers_without_a_formula_are_computed_in_floats(tmp_path: Path) -> None:
+    text = text_of(Inner(bias_of_t5), "x=batch,time,6")
+    loaded(text, tmp_path)
+    equations = yaml.safe_load(text)["equations"]
     assert "astype(arange(time)) - astype(arange(time)[:, None])" in equations
     assert "astype(~(arange(time)[None, :] <= arange(time)[:, None])) * 4" in equations
-    assert re.search(r"table\(index\(h_\d \+ h_\d, 9\)\)", equations)
+    assert re.search(r"table\(index\(h_\d, 9\)\)", equations)
 
 
 def local_attention(x: Any, _: Any) -> Any:
@@ -218,6 +220,26 @@ def test_cudnn_changes_no_spec() -> None:
     with torch.backends.cudnn.flags(enabled=False):
         spec = spec_of(norm, "input=batch,6")
     assert [entry["layer"] for entry in spec["layers"].values()] == ["group_norm"]
+
+
+@pytest.mark.parametrize("lengths", ["8", "8,time", "8,6,5", "8,3,4,5"])
+def test_a_group_norm_takes_any_number_of_axes(lengths: str, tmp_path: Path) -> None:
+    text = text_of(torch.nn.GroupNorm(2, 8), f"input=batch,{lengths}")
+    assert "{layer: group_norm, groups: 2, each: 4}" in text
+    loaded(text, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["replicate", "reflect", "circular"])
+def test_all_paddings_of_convolutions(mode: str, tmp_path: Path) -> None:
+    text = text_of(torch.nn.Conv2d(3, 4, 3, padding=(1, 2), padding_mode=mode), "input=batch,3,6,7")
+    loaded(text, tmp_path)
+
+
+def loaded(text: str, folder: Path) -> Any:
+    """Return the inference program of a spec's text."""
+    path = folder / "net.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_spec(str(path)).program("inference")
 
 
 class Halving(torch.nn.Module):

@@ -396,6 +396,31 @@ class GraphBuilder:
         more = {"layer": layer, "settings": dict(attributes), "weights": named}
         return self.add("layer", inputs, {**more, "channels": channels}, **about)
 
+    def group_norm(
+        self,
+        value: Operand,
+        settings: Mapping[str, Any],
+        weights: Mapping[str, tuple[Operand, str]],
+        about: Mapping[str, Any],
+        channels: int = -1,
+    ) -> Operand:
+        """Add a call of the shipped ``group_norm``, which has one axis of places, and return the
+        result in the shape of ``value``. The arguments are those of :meth:`layer`."""
+        rank = len(about["shape"])
+        axes = [n for n in range(rank) if n != channels % rank] + [channels % rank]
+        last = [about["shape"][axis] for axis in axes]
+        flat = {**about, "shape": (last[0], math.prod(last[1:-1]), last[-1])}
+        value = self._permute(value, axes, {**about, "shape": last})
+        value = self.reshape(value, flat) if rank != 3 else value
+        value = self.layer("group_norm", [value], settings, weights, flat)
+        value = self.reshape(value, {**about, "shape": last}) if rank != 3 else value
+        return self._permute(value, [axes.index(axis) for axis in range(rank)], about)
+
+    def _permute(self, value: Operand, axes: Sequence[int], about: Mapping[str, Any]) -> Operand:
+        """Add a permutation if it moves an axis; return the result."""
+        moves = list(axes) != sorted(axes)
+        return self.add("permute", [value], {"axes": list(axes)}, **about) if moves else value
+
     def is_weight(self, operand: Operand) -> bool:
         """Return whether an operand is one of the model's own arrays."""
         return isinstance(operand, str) and self._nodes[operand]["op"] == "weight"
