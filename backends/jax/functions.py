@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.extend import Program
-from harness.extend.program import Dim, Node, call_key, calls_by_layer, is_constant, walk_nodes
+from harness.extend.program import Dim, Node, call_key, calls_by_layer, walk_nodes
 from harness.extend.source import (
     Code,
     Emitter,
@@ -38,6 +38,8 @@ def key_text(name: str, group: str = "params") -> str:
     return group + "".join(f"[{literals.text(part)}]" for part in name.split(".") if part)
 
 
+# The dictionaries of weights: those that are trained, and those that are not.
+GROUPS = ("params", "constants")
 # The variable for the dtype of the model in a function.
 DTYPE = "dtype"
 
@@ -63,6 +65,11 @@ class SourceFunction:
     body: Sequence[str]
     layers: list[Mapping[str, Any]] = field(default_factory=list)
     shapes: list[document.CallShapes] = field(default_factory=list)
+
+    @property
+    def groups(self) -> list[str]:
+        """The dictionaries of weights among the arguments."""
+        return [argument for argument in self.arguments[:2] if argument in GROUPS]
 
     def lines(self, program: Program) -> list[str]:
         """Return the source lines of the function. The docstring has the attributes that all layers
@@ -102,6 +109,8 @@ class FunctionWriter:
         self.weights = {
             port.value: port for port in (*self.program.parameters, *self.program.statistics)
         }
+        fixed = {port.value for port in self.program.statistics}
+        self.groups = {v: "constants" if v in fixed else "params" for v in self.weights}
         self._add_all(model.nodes)
         for form in model.instances.values():  # of layers that only the loss uses
             for method in form.methods.values():
@@ -122,7 +131,11 @@ class FunctionWriter:
             return
         call, results = method.call, list(method.results)
         made = LayerBody(self.program, call, results, like=DTYPE)
-        e, arguments, codes = made.emit(self.dialect, form, method, 1, key_text, set(self.taken))
+
+        def weight(role: str) -> str:
+            return key_text(role, "constants" if role in form.statistics else "params")
+
+        e, arguments, codes = made.emit(self.dialect, form, method, 1, weight, set(self.taken))
         signature = [
             f"{name}=None" if role in method.optional else name
             for (role, _), name in zip(form.roles(call), arguments, strict=True)
@@ -132,7 +145,7 @@ class FunctionWriter:
             for (_, value), name in zip(form.roles(call), arguments, strict=True)
             if self.program.types[value].kind == "float"
         ]
-        like = next(iter([*map(key_text, form.float_shapes), *floats]), "")
+        like = next(iter([*map(weight, form.float_shapes), *floats]), "")
         body = with_dtype([*e.lines, f"    return {result_text(e, codes)}"], like)
         keywords: list[str] = []
         if native is not None:
@@ -140,8 +153,7 @@ class FunctionWriter:
             options = native.arguments.items()
             signature += [f"{name}={default}" for name, (default, _) in options]
             keywords = [f"{name}={text}" for name, (default, text) in options if text != default]
-        if form.shapes:
-            signature.insert(0, "params")
+        signature[:0] = _groups(form)
         values = [(r, self.program.types[v].shape) for r, v in form.roles(call)]
         names = call.attributes["results"]
         given_back = [(names[n], self.program.types[call.block.outputs[n]].shape) for n in results]
@@ -166,7 +178,8 @@ class FunctionWriter:
         method = Method(call, None)
         e, arguments, codes = made.emit(self.dialect, form, method, 1, key_text, set(self.taken))
         read = {value for inner in walk_nodes(block.nodes) for value in inner.inputs}
-        signature = [*(["params"] if read & self.weights.keys() else []), *arguments]
+        groups = {self.groups[value] for value in read & self.groups.keys()}
+        signature = [*sorted(groups, key=GROUPS.index), *arguments]
         like = self.like(block.nodes, prefix) or arguments[0]
         body = with_dtype([*e.lines, f"    return {result_text(e, codes)}"], like)
         function = self._function(form.definition, signature, body)
@@ -190,9 +203,7 @@ class FunctionWriter:
     def parameters(self, prefix: str = "") -> dict[int, str]:
         """Return the source of each parameter, statistic and constant, by its value number."""
         return {
-            value: key_text(
-                port.name.removeprefix(prefix), "constants" if is_constant(port) else "params"
-            )
+            value: key_text(port.name.removeprefix(prefix), self.groups[value])
             for value, port in self.weights.items()
         }
 
@@ -209,27 +220,27 @@ class FunctionWriter:
                 continue
             form = self.model.instances[call_key(node)]
             for name in form.float_shapes[:1]:
-                fixed = name in form.constants
-                local = f"{call_key(node)}.{name}".removeprefix(prefix)
+                fixed = name in form.statistics
+                local = f"{_local(call_key(node), prefix)}.{name}"
                 found.append((fixed, key_text(local, "constants" if fixed else "params")))
         return min(found, default=(False, ""), key=lambda entry: entry[0])[1]
 
     def write_call(self, e: Emitter, node: Node, prefix: str = "") -> None:
         """Write the call of a layer, for :attr:`.Emitter.call`. In the function of a layer with
         nested layers, ``prefix`` begins the names of these layers."""
-        # The own parameters of a layer with nested layers belong to a call with its own name.
-        key = f"{call_key(node)}.".removeprefix(prefix).removesuffix(".")
+        key = _local(call_key(node), prefix)
         word = identifier(key.replace(".", "_") or str(node.attributes["definition"]))
         codes = forward.given(e, self.model, node)
         if not is_composite(node):
             form, method = self.model.calls[node.attributes["label"]]
             call = self.calls[id(method)]
             results = [node.outputs[n] for n in method.results]
-            code = self._called(call, self._weights(form, key), codes)
+            weights = [key_text(key, group) for group in _groups(form)]
+            code = self._called(call, weights, codes)
             forward.settle(e, results, code, word)
             return
         call = self.calls[node.attributes["label"]]
-        weights = [key_text(key)] if call.function.arguments[0] == "params" else []
+        weights = [key_text(key, group) for group in call.function.groups]
         if node.attributes["repeat"] == 1:
             code = self._called(call, weights, codes)
             forward.settle(e, node.outputs, code, word)
@@ -245,24 +256,28 @@ class FunctionWriter:
             e.write(f"{name} = {first}")
         e.write(f"for number in range({node.attributes['repeat']}):")
         e.depth += 1
-        weights = [f"{key_text(key)}[str(number)]"] * (call.function.arguments[0] == "params")
+        weights = [f"{key_text(key, group)}[str(number)]" for group in call.function.groups]
         e.write(f"{name} = {call.function.name}({', '.join([*weights, name, *others])})")
         e.depth -= 1
         e.hold(node.output, name)
-
-    @staticmethod
-    def _weights(form: LayerForm, key: str) -> list[str]:
-        """Return the argument with the weights of a layer; [] if it has none."""
-        groups = [key_text(key)] if form.shapes.keys() - form.constants else []
-        groups += [key_text(key, "constants")] if form.constants else []
-        merged = f"{{{', '.join(f'**{group}' for group in groups)}}}"
-        return [merged] if len(groups) > 1 else groups
 
     @staticmethod
     def _called(call: FunctionCall, weights: Sequence[str], codes: Sequence[Code]) -> Code:
         places = [f"%{number}" for number in range(len(weights) + len(codes))]
         template = f"{call.function.name}({', '.join([*places, *call.keywords])})"
         return fill(template, *(Code((text,)) for text in weights), *codes)
+
+
+def _local(name: str, prefix: str) -> str:
+    """Return the name of a layer in the function of the layer that ``prefix`` names: empty for that
+    layer, which may have weights and noise too."""
+    return f"{name}.".removeprefix(prefix).removesuffix(".")
+
+
+def _groups(form: LayerForm) -> list[str]:
+    """Return the dictionaries that have the parameters and the constants of a layer."""
+    has = (form.shapes.keys() - form.statistics, form.statistics)
+    return [group for group, names in zip(GROUPS, has, strict=True) if names]
 
 
 def _sizes(attributes: Mapping[str, Any]) -> dict[str, Dim]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from export_round_trip import NEEDS, assert_round_trip, torch_module
+from export_round_trip import NEEDS, assert_round_trip, import_module, torch_module
 from sampling import sampled
 from scaled_model import scaled
 from wording import Wording
@@ -36,6 +37,52 @@ def test_a_module_of_torch_trains_them_and_draws_their_noise(tmp_path: Path) -> 
     assert all(bool(value.grad.any()) for value in names.values())
     made.eval()
     assert torch.equal(made(x)["y"], made(x)["y"])
+
+
+# The blocks share the mask and the distances, and each has weights and moving statistics.
+BIASED = """\
+layer: biased
+summary: A mean over time that prefers near steps, and a normalisation.
+source: Made for a test.
+inputs:
+  x: {shape: [batch, time, features]}
+  mask: {shape: [batch, time], boolean: true}
+parameters:
+  slope: {shape: [], init: ones}
+layers:
+  norm: {layer: batch_norm}
+  drop: {layer: dropout, keep: 0.5}
+equations: |
+  far = abs(astype(arange(time)) - astype(arange(time)[:, None]))
+  y = x + drop(norm(softmax(where(mask[:, None], slope * far, -100)) @ x))
+output: y
+"""
+MASKED = """\
+model: masked
+summary: Blocks with a mask.
+source: Made for a test.
+inputs:
+  x: {shape: [batch, time, 3]}
+  lengths: {shape: [batch], index: 9}
+layers:
+  blocks: {layer: biased, repeat: 3}
+equations: y = blocks(x, arange(time) < lengths[:, None])
+outputs: [y]
+"""
+
+
+def test_jax_has_one_function_for_blocks_that_share_values(tmp_path: Path) -> None:
+    spec = load_spec("masked", overrides={("model", "masked"): MASKED, ("layer", "biased"): BIASED})
+    assert_round_trip("jax", spec, tmp_path, ((3, 4),))
+    module = import_module(tmp_path / "model.npz", "masked_functions")
+    params, constants = module.load(tmp_path / "model.npz")
+    assert {name for group in params["blocks"].values() for name in group} == {"slope", "norm"}
+    assert params["blocks"]["2"]["norm"].keys() == {"gamma", "beta"}
+    assert constants["blocks"]["2"]["norm"].keys() == {"moving_mean", "moving_variance"}
+    source = (tmp_path / "model.py").read_text()
+    assert re.findall(r"(?:def |    for |= )(\w*(?:biased|number)\b)", source) == [
+        *("biased", "number", "biased"),
+    ]
 
 
 # Two losses are weighed by what nothing else reads.

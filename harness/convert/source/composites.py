@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from harness.program.ir import (
     reads,
     walk_nodes,
 )
-from harness.program.signature import call_key, is_constant
+from harness.program.signature import call_key
 
 KIND = "composite"
 
@@ -29,22 +29,17 @@ def is_composite(node: Node) -> bool:
 def fold(program: Program) -> Program:
     """Return a program in which each call of a layer with nested layers is a node ``call``, whose
     body has the nodes of its equations. Calls of repeated layers become one node with the attribute
-    ``repeat``, the number of layers.
+    ``repeat``, the number of layers. Only the nodes of outputs and of the new state remain.
 
-    A layer keeps its nodes if its nested layers have constants, if a node outside of the layer
-    reads a value inside, or if no input has an axis with the length of a free size, e.g. ``batch``.
+    A layer keeps its nodes if a node outside of the layer reads a value inside that depends on
+    weights, if the layer reads weights of other layers, or if no input has an axis with the length
+    of a free size, e.g. ``batch``.
     """
-    nodes, results = program.nodes, _results(program)
-    fixed = [port.name for port in program.statistics if is_constant(port)]
+    nodes = program.nodes
+    results = [port.value for port in (*program.outputs, *program.new_state)]
     for composite in program.composites:
-        if not any(name.startswith(f"{composite.instance}.") for name in fixed):
-            nodes = _folded(nodes, composite, results, program)
+        nodes = _folded(nodes, composite, results, program)
     return replace(program, nodes=_chained(nodes, results, program))
-
-
-def _results(program: Program) -> set[int]:
-    ports = (*program.outputs, *program.new_state, *program.new_statistics, *program.metrics)
-    return {port.value for port in ports} | ({program.loss} if program.loss is not None else set())
 
 
 def _folded(
@@ -57,17 +52,24 @@ def _folded(
         lambda node: node.outputs,
         lambda node: [value for value in reads(node) if value not in inputs],
     )
-    inside = {value for node in body for value in node.outputs}
+    # The program computes equal values of several layers once. Each layer gets a copy of those that
+    # no weight changes.
+    free = _without_weights(body, inputs)
+    body = _in_order_of_use(body, free)
+    every = {value for node in body for value in node.outputs}
+    inside = every - free
     others = [node for node in nodes if inside.isdisjoint(node.outputs)]
     outside = {value for node in others for value in reads(node)}.union(results)
     names = [call_key(node) for node in walk_nodes(body) if node.op == "call"]
+    weights = {port.value: port.name for port in (*program.parameters, *program.statistics)}
+    names += [weights[value] for node in body for value in node.inputs if value in weights]
     if (
-        output in inputs
+        output not in inside
         or len(set(inputs)) < len(inputs)
-        or not names
+        or not any(node.op == "call" for node in walk_nodes(body))
         or not all(f"{name}.".startswith(f"{composite.instance}.") for name in names)
         or (inside - {output}) & outside
-        or not _lengths(program, inside, 0) <= _lengths(program, inputs, 1) | program.sizes.keys()
+        or not _lengths(program, every, 0) <= _lengths(program, inputs, 1) | program.sizes.keys()
     ):
         return nodes
     attributes = {
@@ -84,7 +86,35 @@ def _folded(
     last = next(n for n, node in enumerate(nodes) if output in node.outputs)
     before = [node for node in nodes[:last] if inside.isdisjoint(node.outputs)]
     after = [node for node in nodes[last:] if inside.isdisjoint(node.outputs)]
-    return (*before, call, *after)
+    return needed_nodes((*before, call, *after), results)
+
+
+def _without_weights(body: Iterable[Node], inputs: Iterable[int]) -> set[int]:
+    """Return the values of a layer's equations that depend only on its inputs, e.g. a mask of
+    ``inputs`` with more axes, or positions."""
+    known, found = set(inputs), set[int]()
+    for node in body:
+        if node.op != "call" and found.union(known).issuperset(reads(node)):
+            found.update(node.outputs)
+    return found
+
+
+def _in_order_of_use(body: Sequence[Node], free: Set[int]) -> tuple[Node, ...]:
+    """Move each node with outputs in ``free`` to its first reader, so that layers with the same
+    equations have the same order."""
+    made = {value: node for node in body for value in node.outputs}
+    ordered: dict[int, Node] = {}
+
+    def add(node: Node) -> None:
+        for value in reads(node):
+            if value in free and value not in ordered:
+                add(made[value])
+        ordered.update(dict.fromkeys(node.outputs, node))
+
+    for node in body:
+        if free.isdisjoint(node.outputs):
+            add(node)
+    return tuple({id(node): node for node in ordered.values()}.values())
 
 
 def _lengths(program: Program, values: Iterable[int], most: int) -> set[str]:
@@ -152,7 +182,7 @@ def canonical(call: Node) -> Any:
         return node.op, inputs, attributes, inner, tuple(index_of(o) for o in node.outputs)
 
     def text(value: Any) -> str:
-        # The names of nested layers begin with the name of the layer.
+        # The names of nested layers begin with the name of the layer, which may have weights too.
         return f"{value}.".removeprefix(prefix) if isinstance(value, str) else repr(value)
 
     return block(call.block)

@@ -58,10 +58,10 @@ class LayerForm:
 
     @property
     def float_shapes(self) -> list[str]:
-        """The names of the parameters, statistics and constants that hold floats; constants come
-        last."""
+        """The names of the parameters, statistics and constants that hold floats; parameters come
+        first."""
         names = [name for name in self.shapes if name not in self.integers]
-        return sorted(names, key=self.constants.__contains__)
+        return sorted(names, key=self.statistics.__contains__)
 
     def roles(self, call: Node) -> list[tuple[str, int]]:
         """Return the inputs and states of a call as pairs: the argument's name in the definition
