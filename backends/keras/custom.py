@@ -26,6 +26,7 @@ from harness.extend.source import (
     unique,
 )
 
+from .primitives_export import LACKING
 from .sizes import find_axis, free_sizes
 from .source import RESERVED, CallWriter, registered
 
@@ -140,7 +141,7 @@ def custom(
     results = node.outputs[: len(node.outputs) - len(moving)]
     before = [made for made in constants if made is not node]
     names = _local_names(program, node)
-    idioms = Idioms(dict(program.types), names)
+    idioms = Idioms(dict(program.types), names, lacking=LACKING)
     nodes, outputs = idioms.block([*before, *inline_calls([node])], results)
     program = replace(program, types=idioms.types, names=names)
     attributes = _attributes(own, reserved)

@@ -24,7 +24,7 @@ from .engines import TensorFlowEngine
 from .graph import STATES, KerasLayer
 from .layers import TWO_WAYS, is_operation_name, layer_name
 from .primitives import table
-from .primitives_export import LOGIC, WORDS
+from .primitives_export import LACKING, LOGIC, WORDS
 from .sizes import bounds, free_sizes
 from .source import HARD_SIGMOID_FIFTH
 from .sums import order_of_sum
@@ -115,7 +115,7 @@ class Assembly:
         self.backend, self.keras = backend, backend.keras
         names = dict(program.names)
         ports = [*program.outputs, *(Port(f"state.{p.name}", p.value) for p in program.new_state)]
-        idioms = Idioms(dict(program.types), names)
+        idioms = Idioms(dict(program.types), names, lacking=LACKING)
         self.nodes, ends = idioms.block(program.nodes, [p.value for p in ports])
         self.ends = {port.name: value for port, value in zip(ports, ends, strict=True)}
         self.program = replace(program, types=idioms.types, names=names)
@@ -292,8 +292,6 @@ def _idioms(ops: Any) -> Table:
     return {
         **{name: getattr(ops, name) for name in ("relu", "sigmoid", "log_softmax", "mean")},
         **{name: getattr(ops, name) for name in ("silu", "sign", "logical_not", *LOGIC)},
-        "gelu": lambda x: ops.gelu(x, approximate=False),
-        "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
         # The derivative of ops.clip at both limits is 1, but that of the spec is 0.
         "clip": lambda x, low, high: ops.where(
             ops.logical_and(x > low, x < high), x, ops.stop_gradient(ops.clip(x, low, high))

@@ -8,7 +8,7 @@ axis: ``x[:, -1]``. Comparisons of indices compare integers, not floats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,7 +28,8 @@ class Idioms:
 
     New values are added to ``types``. ``made`` maps a value to the node that computes it. ``same``
     maps a removed value to the equal value that replaces it. ``added`` has new nodes, which stand
-    before the node that is being rewritten.
+    before the node that is being rewritten. ``lacking`` names operations that are left as
+    primitives.
     """
 
     types: dict[int, Type]
@@ -36,6 +37,7 @@ class Idioms:
     made: dict[int, Node] = field(default_factory=dict)
     same: dict[int, int] = field(default_factory=dict)
     added: list[Node] = field(default_factory=list)
+    lacking: Collection[str] = ()
 
     def block(
         self, nodes: Iterable[Node], wanted: Iterable[int]
@@ -215,7 +217,7 @@ EXPRESSIONS: Mapping[str, Form] = {
 def _expression(g: Idioms, node: Node) -> Replacement | None:
     for op, form in EXPRESSIONS.items():
         operands = _operands(g, node.output, form, {}, node)
-        if operands is not None:
+        if operands is not None and op not in g.lacking:
             return op, tuple(operands[name] for name in sorted(operands)), {}
     return None
 
