@@ -17,7 +17,7 @@ from harness.runtime.labels import backend_of
 # The tensors that each check of a model compares.
 ITEMS = {
     "inference": "outputs",
-    "cotangent-gradients": "gradients of all weights",
+    "cotangent-gradients": "gradients of all weights and float inputs",
     "outputs": "outputs in training mode",
     "statistics": "moving statistics after a pass in training mode",
     "training-sgd": "weights after each of three steps of SGD",
@@ -84,7 +84,7 @@ class Ported:
 
     def proof_rows(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Yield a row for each item that was compared: what was compared with the spec, the dtype,
-        the tensors, their number, and the digits of agreement."""
+        the tensors, the number of comparisons, and the digits of agreement."""
         for result in self.against:
             for finding in result.findings:
                 worst = _worst_shown(finding, result.cell.dtype)

@@ -22,7 +22,7 @@ from harness.results.cell import not_compared
 
 README = "README.md"
 # The columns of the table of comparisons.
-PROOF = ("compared with the spec", "dtype", "tensors", "number", "digits")
+PROOF = ("compared with the spec", "dtype", "tensors", "comparisons", "digits")
 # The first line of the README, by which a later port recognises a folder that it may replace.
 MARK = "<!-- written by backend-comparison-harness port -->"
 # Defaults of calls that no spec of a model has: a softmax without an axis, assignments, optimizers.
@@ -97,8 +97,9 @@ def describe(
         "",
         "## Proof",
         "",
-        "Each line compares tensors with the spec, computed in float64. The code in the files ran "
-        "without the harness.",
+        "Each line compares tensors with the spec, computed in float64. A comparison is a tensor "
+        "in one batch. Weights are the arrays of the spec, which may be parts of the model's. The "
+        "code in the files ran without the harness.",
         "",
         table(PROOF, list(ported.proof_rows())),
         "",

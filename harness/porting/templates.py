@@ -184,8 +184,9 @@ class BlockWriter:
         owner, _, leaf = relative.rpartition(".")
         if self.block.path and relative == name:
             # Equal blocks have equal names for weights that are not named after their block.
-            leaf = "weight"
-        own = self._unique(owner.rpartition(".")[2] if owner and leaf == "weight" else leaf)
+            relative = leaf = "weight"
+        names = _suffixes(owner if owner and leaf == "weight" else relative)
+        own = self._unique(*(names or [leaf]))
         shape = ", ".join(self.template.number(n, "length") for n in call.shape)
         if self.parts.graph.weights[name][1]:
             self.template.parameters[own] = f"{{shape: [{shape}], init: {{normal: {{std: 0.02}}}}}}"

@@ -148,6 +148,16 @@ def test_patches_with_a_residual_are_merged_once() -> None:
     assert spec["equations"].count("permute_dims(") == 1
 
 
+def test_names_of_weights_are_the_end_of_their_paths() -> None:
+    net = Net()
+    y = net.image(3, 4)
+    for path in ("gates.0", "gates.1", "scale", "last.scale", "last.first.scale"):
+        y = net.add("*", [y, net.weight(path, 3, 1, 1)], (2, 3, 4, 4))
+    assert list(net.spec(y)["parameters"]) == [
+        *("gates_0", "gates_1", "scale", "last_scale", "first_scale"),
+    ]
+
+
 def test_a_mean_of_an_image_keeps_no_axes_if_they_are_removed() -> None:
     net = Net()
     mean = net.add("mean", [net.image(3, 4)], (2, 3, 1, 1), axis=[2, 3], keepdims=True)
