@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.extend import Arrays, UsageError
-from harness.extend.models import GraphBuilder, ModelFile, TracedGraph
+from harness.extend import Arrays
+from harness.extend.models import GraphBuilder, ModelFile, TracedGraph, check_arguments
 
 # The first rule that translates a value wins: layers come before operators.
 from . import trace_layers, trace_loops, trace_products, trace_rules  # noqa: F401
@@ -38,7 +38,7 @@ def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
     """
     inputs = {n: jnp.asarray(np.array(a)) for n, a in arrays.items()}
     positional = [] if model.takes is not None else list(inputs)
-    _check_names(model, inputs)
+    check_arguments(model.takes, inputs)
     shape: dict[str, Any] = {}
 
     def run(leaves: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
@@ -70,15 +70,6 @@ def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
     operands = [str(translation.operands[r]) for r in results]
     builder.graph["outputs"] = _name_outputs(jax.tree.unflatten(shape["of"], operands), operands)
     return builder.graph
-
-
-def _check_names(model: Any, inputs: Mapping[str, Any]) -> None:
-    unknown = [n for n in inputs if model.takes is not None and n not in model.takes]
-    if unknown:
-        raise UsageError(
-            f"--input {unknown[0]}: the model has no such argument (it has: "
-            f"{', '.join(model.takes)})"
-        )
 
 
 def _name_outputs(returned: Any, operands: list[str]) -> list[list[str]]:

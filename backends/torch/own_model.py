@@ -27,8 +27,10 @@ from harness.extend.models import (
     Placing,
     Recorder,
     TracedGraph,
+    check_arguments,
     made,
     names_taken,
+    parameters_of,
     place_of,
     run_user_code,
     sizes_taken,
@@ -106,6 +108,9 @@ class TorchModels(OwnModels):
 
     def trace(self, file: ModelFile, target: Any, parameters: Any, inputs: Arrays) -> TracedGraph:
         module, _ = self._module(file, target, {})
+        takes = parameters_of(module.forward)
+        if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+            check_arguments(names_taken(module.forward), inputs)
         return run_user_code(
             file, "cannot be traced: torch.export", lambda: trace_module(module, inputs, file)
         )

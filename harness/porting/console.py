@@ -26,6 +26,8 @@ def run_port(options: PortOptions) -> CommandResult:
         return _list_operators(options)
     if not options.model:
         raise UsageError("name a model, such as net.py:Net; --operators lists what can be ported")
+    if options.model.endswith(".py"):
+        raise UsageError(f"{options.model} is a file: name the model in it, such as net.py:Net")
     request = build(PortRequest, vars(options))
     with Progress(console(error=True), "porting") as bar:
         ported = port(request, bar.step)
@@ -36,7 +38,9 @@ def _list_operators(options: PortOptions) -> CommandResult:
     with Progress(console(error=True), "operators") as bar:
         choice = options.backend, options.python, options.timeout
         found = list_operators(*choice, bar.step)
-    lines = [f"{n}, {several(len(o), 'operator')}: {', '.join(o)}" for n, o in found.items()]
+    lines = []
+    for name, operators in found.items():
+        lines += [f"{name}, {several(len(operators), 'operator')}:", *(f"  {o}" for o in operators)]
     return CommandResult({"operators": found}, "\n".join(lines))
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from keyword import iskeyword
 
 import numpy as np
 
 from harness.arrays import Array
 from harness.errors import UsageError
+from harness.porting.sizes import ModelGraph
 
 FORM = (
     "--input takes NAME=LENGTHS, such as x=batch,3,32,32, or ids=batch,time:86 (integers below 86)"
@@ -86,3 +87,49 @@ def free_sizes(declarations: Sequence[InputDeclaration]) -> list[str]:
     if len(names) > MOST_SIZES:
         raise UsageError(f"--input allows {MOST_SIZES} free sizes, found {', '.join(names)}")
     return names
+
+
+# Words in the error of a framework whose model got floats in place of integers.
+INTEGERS = re.compile(r"\b(long|int\d*|integers?|ind(ices|ex(er|ing)?))\b", re.IGNORECASE)
+
+
+def explain_failure(
+    error: UsageError, declarations: Sequence[InputDeclaration], sizes: Mapping[str, int]
+) -> UsageError:
+    """Return the error of a model that does not run, with what to write for its inputs. ``sizes``
+    has the length of each free size."""
+    message = str(error)
+    floats = [d for d in declarations if d.below is None]
+    tried = {name: length for name, length in sizes.items() if name != "batch"}
+    wide = next((d for d in declarations if tried.keys() & {*d.lengths}), None)
+    if floats and INTEGERS.search(message):
+        message += f"\nfor integers write their number, as in --input {floats[0]}:86"
+    elif wide is not None:
+        numbers = tuple(32 if n in tried else n for n in wide.lengths)
+        listed = ", ".join(f"{name} {length}" for name, length in tried.items())
+        message += (
+            f"\nthe lengths were {listed}; if the model needs certain lengths, write numbers, "
+            f"as in --input {replace(wide, lengths=numbers)}"
+        )
+    return UsageError(message)
+
+
+def check_indices(graph: ModelGraph, declarations: Sequence[InputDeclaration]) -> None:
+    """Raise :class:`UsageError` if the integers of an input exceed the rows of an embedding."""
+    declared = {d.name: d for d in declarations}
+    calls, problems = graph.by_name, []
+    for call in graph.calls:
+        if call.op != "layer" or call.attributes["layer"] != "embedding":
+            continue
+        source, rows = calls[call.inputs[0]], call.attributes["settings"]["rows"]
+        while source.op in ("reshape", "permute", "slice", "select"):
+            source = calls[source.sources[0]]
+        found = declared.get(str(source.attributes.get("name"))) if source.op == "input" else None
+        if found is not None and isinstance(rows, int) and (found.below or 0) > rows:
+            place = f"{call.place}: " if call.place else ""
+            problems.append(
+                f"{place}the embedding has {rows} rows, found --input {found}: write "
+                f"--input {replace(found, below=rows)}"
+            )
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))

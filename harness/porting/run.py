@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,19 @@ from harness.convert.request import Export
 from harness.convert.run import Exporting, export
 from harness.convert.weights import Weights
 from harness.environments.columns import complete_options
-from harness.errors import UsageError, check_known, shorten
+from harness.errors import SpecError, UsageError, check_known, shorten
 from harness.given.check_request import check_request
 from harness.language.initial_values import listed_constants
 from harness.language.library import Library, content
 from harness.language.model import Spec, fingerprint, load_spec
 from harness.language.schema import Layer
-from harness.porting.inputs import FORM, InputDeclaration, free_sizes
+from harness.porting.inputs import (
+    FORM,
+    InputDeclaration,
+    check_indices,
+    explain_failure,
+    free_sizes,
+)
 from harness.porting.large import LoadedWeights, check_form, compare_batch, load_weights
 from harness.porting.loss import add_loss
 from harness.porting.options import PortRequest
@@ -48,6 +55,8 @@ from harness.runtime.labels import backend_of
 from harness.runtime.own_model.graph import TracedGraph
 from harness.runtime.plugins import available
 
+# A part of the error of a model that does not run.
+FAILED = "cannot be traced"
 # A function that shows the current stage.
 Tell = Callable[[str], None]
 
@@ -73,10 +82,16 @@ class PortProcess(ModelProcess):
 
         def trace(lengths: Mapping[str, int]) -> TracedGraph:
             arrays = {d.name: d.array(lengths) for d in declarations}
-            traced: TracedGraph = self.call("trace", **place, inputs=arrays)
+            try:
+                traced: TracedGraph = self.call("trace", **place, inputs=arrays)
+            except UsageError as error:
+                if FAILED not in str(error):
+                    raise
+                raise explain_failure(error, declarations, lengths) from None
             return traced
 
         graph, first = trace_at_sizes(trace, free_sizes(declarations))
+        check_indices(graph, declarations)
         return graph, first, declarations
 
     def attach(self, spec: Spec, rules: Sequence[str]) -> None:
@@ -125,6 +140,7 @@ def port(options: PortRequest, tell: Tell) -> Ported:
     check_folder(options.output, options.force)
     with (
         tempfile.TemporaryDirectory() as temporary,
+        _own_faults(against, temporary),
         PortProcess(against, options.python, options.timeout) as process,
     ):
         folder = Path(temporary, "port")
@@ -147,6 +163,23 @@ def port(options: PortRequest, tell: Tell) -> Ported:
             (folder / README).write_text(readme, encoding="utf-8")
             return replace(ported, written=write_folder(folder, options.output))
     return ported
+
+
+@contextmanager
+def _own_faults(against: Against, folder: str) -> Iterator[None]:
+    """Turn an error about a written spec, which is deleted, into one that shows its lines."""
+    try:
+        yield
+    except (SpecError, UsageError) as error:
+        places = re.findall(rf"({re.escape(folder)}/[^:\n]+):(\d+):\d+", str(error))
+        if not places:
+            raise
+        lines = [f"harness port wrote a wrong spec of {against}; please report this:"]
+        for file, number in dict.fromkeys(places):
+            text = Path(file).read_text(encoding="utf-8").splitlines()[int(number) - 1]
+            lines.append(f"{Path(file).name}:{number}: {text.strip()}")
+        lines.append(re.sub(rf"{re.escape(folder)}/(?:port|small)/", "", str(error)))
+        raise UsageError("\n".join(lines)) from None
 
 
 def _find_model(options: PortRequest) -> tuple[Against, PortRequest]:
@@ -267,7 +300,10 @@ def trace_spec(process: PortProcess, inputs: Sequence[str], name: str | None = N
     layers = {n: library_layer(library, n).attributes for n in library.names("layer")}
     functions = library.names("function")
     spec = write_spec(simplify(graph), name, entries, about, functions, layers)
-    return TracedSpec(name, spec, label, traced["remarks"], declarations, graph.sizes)
+    remarks = list(traced["remarks"])
+    if (shipped := name.removesuffix("_port")) in library.names("model"):
+        remarks.append(f"the spec is named {name}, because {shipped} is a shipped model")
+    return TracedSpec(name, spec, label, remarks, declarations, graph.sizes)
 
 
 def library_layer(library: Library, name: str) -> Layer:

@@ -146,6 +146,21 @@ def names_taken(function: Any, skip: int = 0) -> tuple[str, ...] | None:
     return tuple(n for n, p in kinds.items() if p.kind not in variadic)[skip:]
 
 
+def check_arguments(takes: Sequence[str] | None, inputs: Iterable[str]) -> None:
+    """Raise :class:`UsageError` if a model has no argument of an input's name. ``takes`` are the
+    names of its arguments; None if they cannot be determined."""
+    if takes is None:
+        return
+    problems = [
+        f"--input {name}: the model has no such argument{did_you_mean(name, takes)} "
+        f"(it has: {', '.join(takes)})"
+        for name in inputs
+        if name not in takes
+    ]
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
 def made(file: ModelFile, name: str, function: Any, sizes: Mapping[str, int], **more: Any) -> Any:
     """Call a user's class or function with the sizes that it takes, and return the result.
 
