@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.api.checking import check as check
     from harness.api.checking import run_cell as run_cell
     from harness.api.checking import run_demo as run_demo
+    from harness.api.commands import cache as cache
     from harness.api.commands import differences as differences
     from harness.api.commands import env as env
     from harness.api.commands import explain as explain
@@ -46,11 +47,22 @@ if TYPE_CHECKING:
     __version__: str
 
 _COMMANDS = (
-    *("differences", "env", "explain", "export", "import_", "list_", "localise", "merge", "port"),
+    *(
+        "cache",
+        "differences",
+        "env",
+        "explain",
+        "export",
+        "import_",
+        "list_",
+        "localise",
+        "merge",
+        "port",
+    ),
     *("reduce", "replay", "schema", "upgrade", "write_report"),
 )
 __all__ = [
-    *("bench", "cells", "check", "compare", "differences", "env", "explain", "export"),
+    *("bench", "cache", "cells", "check", "compare", "differences", "env", "explain", "export"),
     *(
         "generate",
         "import_",

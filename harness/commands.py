@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.caching.options import CacheOptions
 from harness.checking import completion as check_completion
 from harness.checking.options import (
     CheckOptions,
@@ -215,6 +216,7 @@ for _verb in (
     Verb("list", ListOptions, "harness.checking.explain_definition:run_list", needs_workers=False),
     Verb("schema", SchemaOptions, "harness.language.schema:run_schema", needs_workers=False),
     Verb("env", EnvOptions, "harness.environments.console:run_env"),
+    Verb("cache", CacheOptions, "harness.caching.console:run_cache", needs_workers=False),
 ):
     _verb.callback = partial(execute, _verb)
     cli.add_command(_verb)

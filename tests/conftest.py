@@ -16,10 +16,12 @@ import gc
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import pooch
 import pytest
 import warm_workers
 
@@ -57,6 +59,18 @@ def stale(items: Sequence[pytest.Item]) -> list[str]:
         absent = (p for p in SAMPLES[name] if not any(fnmatchcase(c, p) for c in cases[name]))
         found += [f"{name}[{pattern}]" for pattern in absent]
     return found
+
+
+def share_cache_folder(config: pytest.Config) -> None:
+    """Let all tests share an empty cache folder for compiled code. Installers keep their own."""
+    if hasattr(config, "workerinput"):  # a process of xdist inherits the variables
+        return
+    cache = Path(pooch.os_cache(""))
+    os.environ.setdefault("UV_CACHE_DIR", str(cache / "uv"))
+    os.environ.setdefault("PIP_CACHE_DIR", str(cache / "pip"))
+    folder = tempfile.TemporaryDirectory(prefix="harness-tests-")
+    os.environ["XDG_CACHE_HOME"] = folder.name
+    config.add_cleanup(folder.cleanup)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -100,6 +114,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             by_default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
             signal.signal(number, by_default)
+    share_cache_folder(config)
     # A process that runs thousands of tests keeps many objects alive. By default, the garbage
     # collector takes a tenth of the time to scan them.
     gc.set_threshold(100_000, 50, 50)

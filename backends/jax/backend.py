@@ -65,6 +65,7 @@ class Jax(Backend):
         global jax
         import jax
 
+        platforms.keep_compiled_code(jax)
         self._table, self.fused = table(jax), fused(jax.numpy)
         self._dtype = "float32"
         self._card: int | None = None

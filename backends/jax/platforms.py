@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from harness.extend import UsageError, card_of, device_names
+from harness.extend import COMPILED_CODE, UsageError, card_of, device_names
 
 # With this flag, XLA sums in a fixed order on a GPU, which is slower.
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
@@ -93,6 +93,24 @@ def settings(jax: Any) -> Mapping[str, str]:
     """Return a dictionary of the settings that :func:`prepare` has made, e.g. of the precision,
     with the values that JAX reports."""
     return {"matmul precision": str(jax.config.jax_default_matmul_precision)}
+
+
+def keep_compiled_code(jax: Any) -> None:
+    """Let JAX keep compiled code in the folder that the harness gives, if the user has set no
+    folder."""
+    folder = os.environ.get(COMPILED_CODE)
+    if folder is None or jax.config.jax_compilation_cache_dir is not None:
+        return
+    jax.config.update("jax_compilation_cache_dir", folder)
+    # Keep all code, because checks compile many small functions.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # Caches of XLA itself would make the folder's path a part of each key.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    from jax.experimental.compilation_cache import compilation_cache
+
+    # If JAX has compiled before, it does not look at the folder again.
+    compilation_cache.reset_cache()
 
 
 def deterministic(variables: Mapping[str, str]) -> Mapping[str, str]:

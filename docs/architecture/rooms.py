@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("timing", "checking", "convert", "defaults"),
     ("results",),
     ("oracle", "worker"),
-    ("text", "environments", "cluster"),
+    ("text", "environments", "cluster", "caching"),
     ("language", "runtime"),
     ("program",),
     ("command",),

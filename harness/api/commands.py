@@ -49,6 +49,7 @@ def function_of(command: str, name: str = "") -> Callable[..., CommandResult]:
     return takes_options(verb.declared)(call)
 
 
+cache = function_of("cache")
 differences = function_of("differences")
 env = function_of("env")
 explain = function_of("explain")

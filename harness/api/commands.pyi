@@ -7,6 +7,10 @@ from harness.api.arguments import Folders, Models, Names
 from harness.command.outcome import CommandResult
 from harness.language.model import Spec
 
+def cache(
+    *,
+    clear: bool = ...,
+) -> CommandResult: ...
 def differences(
     layer: str | None = ...,
     *,

@@ -120,7 +120,10 @@ class RunOptions(CellOptions):
         kind="folder",
     )
     fresh: bool = option(
-        False, "Run all cells, also the cells that --history would skip.", section=KEEP
+        False,
+        "Run all cells, also the cells that --history would skip, and use no compiled code of "
+        "earlier runs.",
+        section=KEEP,
     )
 
 

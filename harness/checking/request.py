@@ -164,8 +164,6 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
     """
     if request.resume and request.records is None:
         raise UsageError("--resume needs --records FILE, the file with the cells to skip")
-    if request.fresh and request.history is None:
-        raise UsageError("--fresh needs --history FOLDER: it reruns the cells in that folder")
     for name in request.specs:
         if not isinstance(name, str):
             raise UsageError(f"a spec must be a name or the path of a file, found {name!r}")

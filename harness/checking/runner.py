@@ -15,6 +15,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Self
 
+from harness.caching.compiled_code import CompiledCode
 from harness.checking.history import (
     Greetings,
     Signatures,
@@ -35,7 +36,7 @@ from harness.environments.columns import Columns, choose
 from harness.errors import HarnessError, UsageError
 from harness.language.axes import describe_missing_sizes
 from harness.language.library import Library, content, lesson6
-from harness.language.model import ModelCollection, Spec
+from harness.language.model import ModelCollection, Spec, fingerprint
 from harness.language.schema import Layer, LayerUse
 from harness.oracle.case import Case, programs_of
 from harness.oracle.time_limit import OracleFault, TimeLimit, with_time_limit
@@ -157,6 +158,9 @@ class CellRunner:
             raise UsageError(f"the given arrays are for {request.given.spec}: check only this spec")
         only_own_model = all(map(self.is_own_model, self.backends))
         self.differences = Differences() if only_own_model else known_differences(request.folders)
+        self.compiled_code: dict[str, CompiledCode] = {}
+        self.closing = ExitStack()
+        """Resources to close when the workers are closed."""
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self.cases = cases or SharedCases(request)
         self._lock = threading.Lock()
@@ -164,8 +168,6 @@ class CellRunner:
         self.stopping = threading.Event()
         """The event that stops the run. No further cell starts, and results of running cells are
         ignored."""
-        self.closing = ExitStack()
-        """Resources to close when the workers are closed."""
 
     def __enter__(self) -> Self:
         return self
@@ -389,9 +391,14 @@ class CellRunner:
                 finding = harness_fault(error)
             else:
                 self._report_start(cell, worker)
+                code, model = self.compiled_code.get(cell.backend), fingerprint(spec)
+                if code is not None:
+                    code.load(model)
                 run = CellRun(cell, small, own, worker, differences, subject, request.timeout)
                 run = replace(run, checks=checks or request.checks, thorough=request.thorough)
                 result = run.run(tell)
+                if code is not None:
+                    code.store(model)
         if finding is not None:
             tell(finding)
             result = CellResult(cell, [finding], seconds=patience.spent, could_not_run=True)
@@ -424,14 +431,20 @@ class CellRunner:
         # The functions that handle the worker's calls.
         service = {"handler": request.handler, "service": request.service}
         own_model = self._own_model(backend)
+        python = request.pythons.get(backend, sys.executable)
+        code = None if request.fresh else CompiledCode(backend, python)
+        if code is not None:
+            self.compiled_code[backend] = code
+            self.closing.callback(code.close)
         return Launch(
             backend,
-            python=request.pythons.get(backend, sys.executable),
+            python=python,
             environment=request.environment.get(backend, {}),
             memory_limit=request.memory_limit,
             **{**service, **(own_model.service if own_model else {})},
             deterministic=request.deterministic,
             start_timeout=request.start_timeout or usual_start_timeout(),
+            compiled_code=code.folder if code is not None else None,
         )
 
 

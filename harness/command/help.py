@@ -21,7 +21,7 @@ CHAPTERS: Mapping[str, str] = {
     "Compare": "check bench compare upgrade merge report demo run",
     "Find out why": "explain differences localise reduce replay",
     "Train and move models": "train generate port export import",
-    "Look up": "list schema env",
+    "Look up": "list schema env cache",
 }
 
 

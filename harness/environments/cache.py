@@ -16,11 +16,11 @@ from pydantic import AfterValidator, Field
 
 from harness.errors import UsageError
 from harness.files.forms import Form, Malformed, formed, read_json
+from harness.files.system import cache_folder
 from harness.files.user_file import MIB, FileFault, displayed, read_bytes
 from harness.output.printing import one_line
 from harness.runtime.code_digest import digest
 
-CACHE = "backend-comparison-harness"
 FOLDER = "environments"
 ABOUT = "environment.json"
 PYTHON = Path("bin", "python")
@@ -80,9 +80,7 @@ class MadeEnvironment:
 
 def root() -> Path:
     """Return the folder that contains all environments."""
-    import pooch  # import here: no other command needs it
-
-    return Path(pooch.os_cache(CACHE)) / FOLDER
+    return cache_folder() / FOLDER
 
 
 def complete_environments() -> dict[str, MadeEnvironment]:

@@ -25,7 +25,7 @@ from harness.program.ir import Program
 from harness.program.updates import UpdateRule
 from harness.runtime.backend import Backend
 from harness.runtime.default_probes import Probes
-from harness.runtime.hookspecs import Measured, hookimpl
+from harness.runtime.hookspecs import COMPILED_CODE, Measured, hookimpl
 from harness.runtime.interpreter import Step, Table
 from harness.runtime.labels import card_of, device_names
 from harness.runtime.native import (
@@ -43,6 +43,7 @@ from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Sta
 from harness.runtime.precision import NARROW, host_dtype, narrow, rounded_to
 
 __all__ = [
+    "COMPILED_CODE",
     "NARROW",
     "Advance",
     "Array",

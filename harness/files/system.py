@@ -9,8 +9,16 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from pathlib import Path
 
 from harness.errors import UsageError
+
+
+def cache_folder() -> Path:
+    """Return the harness's folder in the user's cache folder. It may not exist yet."""
+    import pooch  # slow to import, and most commands do not need it
+
+    return Path(pooch.os_cache("backend-comparison-harness"))
 
 
 def opening(*names: str) -> int:

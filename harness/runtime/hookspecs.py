@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PROJECT = "harness"
 ENTRY_POINT_GROUP = "harness.backends"
 FORMATS_GROUP = "harness.formats"
+# The environment variable with the folder in which a framework may keep the code that it compiles.
+# The harness gives these files to later workers of the same backend, interpreter and processor.
+COMPILED_CODE = "HARNESS_COMPILED_CODE"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

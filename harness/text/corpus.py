@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from harness.errors import UsageError, did_you_mean, shorten
+from harness.files.system import cache_folder
 from harness.files.user_file import MAX_TEXT, FileFault, check_regular, displayed, read_pieces
 from harness.text.shared import Shared
 from harness.text.vocabulary import Vocabulary
@@ -202,7 +203,6 @@ VARIABLE = "HARNESS_CORPUS"
 URL = "https://s3.amazonaws.com/text-datasets/nietzsche.txt"
 LENGTH = 600_893
 SHA256 = "23cf69874ab69d3d256099ab530ea4be24d47d9675b673bcc67cbcd6298ec647"
-CACHE = "backend-comparison-harness"
 TIMEOUT_SECONDS = 30
 
 
@@ -288,7 +288,7 @@ def download(url: str, sha256: str, folder: Path | None = None) -> str:
 
     # pooch logs to stderr.
     pooch.get_logger().setLevel("INFO" if sys.stderr.isatty() else "WARNING")
-    folder = folder or pooch.os_cache(CACHE)
+    folder = folder or cache_folder()
     try:
         if os.path.lexists(folder / "nietzsche.txt"):  # a user may have replaced it
             check_regular(folder / "nietzsche.txt", MAX_TEXT, "a text")

@@ -7,8 +7,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from harness.errors import UsageError
+from harness.runtime.hookspecs import COMPILED_CODE
 from harness.runtime.labels import backend_of
 
 SERVICE = "harness.runtime.service:handler"
@@ -51,6 +53,7 @@ class Launch:
       other workers: then numpy's products have one thread, and idle threads of OpenMP do not spin.
     - ``deterministic`` makes the backend return the same bits in every call, on any device.
     - ``start_timeout`` is in seconds.
+    - ``compiled_code`` is the folder in which the framework may keep compiled code.
     """
 
     backend: str
@@ -62,6 +65,7 @@ class Launch:
     cores: int | None = None
     deterministic: bool = False
     start_timeout: float = field(default_factory=usual_start_timeout)
+    compiled_code: Path | None = None
 
     def command(self) -> list[str]:
         """Return the command line that starts the worker, without the numbers of file
@@ -90,6 +94,7 @@ class Launch:
             **os.environ,
             "PYTHONFAULTHANDLER": "1",
             "PYTHONUNBUFFERED": "1",
+            **({COMPILED_CODE: str(self.compiled_code)} if self.compiled_code else {}),
             **self.environment,
         }
 

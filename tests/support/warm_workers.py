@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.runtime.hookspecs import COMPILED_CODE
 from harness.worker import guardian, process
 
 # Folders of tests about processes, their starts, or time: their workers start normally.
@@ -36,7 +37,7 @@ FRAMEWORKS = {
     "keras-torch": "torch",
 }
 # Variables that may differ between workers of one kind.
-CHANGING = ("PYTEST_CURRENT_TEST", process.TOKEN_VARIABLE)
+CHANGING = ("PYTEST_CURRENT_TEST", process.TOKEN_VARIABLE, COMPILED_CODE)
 # The largest number of processes to fork from; each may need half a gigabyte of memory.
 MOST = 3
 

@@ -1,0 +1,1 @@
+"""Compiled code that is kept between runs, to save time."""
