@@ -32,6 +32,8 @@ from .trace import declarations, operators, trace_model
 
 # Functions of TensorFlow whose constants have float32 precision only.
 NARROW = frozenset(["leaky_relu", "gelu"])
+# Layers that compute in float32 in a float64 model, e.g. the softmax of attention.
+NARROW_LAYERS = frozenset(["MultiHeadAttention", "GroupedQueryAttention", "Resizing"])
 
 
 class KerasOwnModels(OwnModels):
@@ -142,10 +144,12 @@ class KerasModel(OwnModel):
 
     def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
         # TensorFlow's leaky_relu and gelu have float32 constants in float64, too.
-        if self.backend.keras.backend.backend() != "tensorflow":
-            return []
-        layers = self.model._flatten_layers(include_self=False)
-        return [f"layer {layer.name}" for layer in layers if _function_of(layer) in NARROW]
+        functions = NARROW if self.backend.keras.backend.backend() == "tensorflow" else ()
+        return [
+            f"layer {layer.name}"
+            for layer in self.model._flatten_layers(include_self=False)
+            if _function_of(layer) in functions or type(layer).__name__ in NARROW_LAYERS
+        ]
 
     def shaped(self, name: str, tensor: Any, expected: tuple[int, ...]) -> Any:
         return reshaped(name, tensor, expected, self.ops.reshape)

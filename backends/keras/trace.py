@@ -13,6 +13,7 @@ from typing import Any
 from harness.extend import UsageError
 from harness.extend.models import GraphBuilder, Operand, TracedGraph
 
+from . import trace_attention, trace_images  # noqa: F401 (register rules)
 from .trace_rules import OPERATIONS, RULES
 
 # The start of the names of all layers of a block, in models with one flat list of layers.

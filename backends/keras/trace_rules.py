@@ -379,15 +379,25 @@ UNARY = {
     "Silu": "silu",
     "Negative": "negative",
     "Absolute": "abs",
+    **{n.title(): n for n in ("erf", "floor", "sign")},
+}
+COMPARISONS = {
+    "Greater": ">",
+    "GreaterEqual": ">=",
+    "Less": "<",
+    "LessEqual": "<=",
+    "Equal": "==",
+    "NotEqual": "!=",
 }
 
 
-@OPERATIONS.of(*BINARY)
+@OPERATIONS.of(*BINARY, *COMPARISONS)
 def _binary(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     values = [t.operands.get(id(a), a) for a in node.arguments.args]
     if len(values) != 2 or not all(isinstance(v, str | int | float) for v in values):
         return None
-    return t.builder.node(BINARY[type(node.operation).__name__], values, about)
+    name = type(node.operation).__name__
+    return t.builder.node((BINARY | COMPARISONS)[name], values, about)
 
 
 @OPERATIONS.of(*UNARY)
@@ -400,7 +410,34 @@ def _new_shape(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Re
     return t.builder.node("reshape", inputs, about)
 
 
-@OPERATIONS.of("Mean", "Sum", "Max")
+@OPERATIONS.of("Transpose")
+def _transpose(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
+    rank = len(about["shape"])
+    axes = node.operation.axes or range(rank)[::-1]
+    return t.builder.node("permute", inputs, about, axes=[a % rank for a in axes])
+
+
+@OPERATIONS.of("Square")
+def _square(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
+    return t.builder.node("**", [inputs[0], 2], about)
+
+
+@OPERATIONS.of("Softmax", "LogSoftmax")
+def _softmax(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
+    name = {"Softmax": "softmax", "LogSoftmax": "log_softmax"}[type(node.operation).__name__]
+    axis = node.operation.axis
+    if not isinstance(axis, int):
+        return None
+    return t.builder.node(name, inputs, about, axis=axis % len(about["shape"]))
+
+
+@OPERATIONS.of("Concatenate")
+def _join(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
+    axis = node.operation.axis % len(about["shape"])
+    return t.builder.node("concat", inputs, about, axis=axis)
+
+
+@OPERATIONS.of("Mean", "Sum", "Max", "Var")
 def _reduce(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     operation, rank = node.operation, len(input_shape(t, node))
     axis = operation.axis

@@ -60,6 +60,21 @@ def recurrent() -> Any:
     return keras.Model(words, layers.Dense(2)(layers.Concatenate()(ends)))
 
 
+def layered() -> Any:
+    """Further layers of images, attention of sequences, and operations."""
+    x, steps = keras.Input((5, 6, 4), name="x"), keras.Input((None, 6), name="steps")
+    h = layers.Conv2DTranspose(3, 3, strides=2, padding="same", activation="tanh")(x)
+    h = layers.SeparableConv2D(4, 3)(layers.Cropping2D(((1, 0), (1, 2)))(h))
+    h = layers.Conv2DTranspose(3, (4, 2), strides=2)(layers.CenterCrop(3, 4)(h))
+    h = layers.Resizing(10, 12)(h)
+    wide = keras.ops.square(keras.ops.transpose(h, (0, 3, 1, 2))) * 0.5
+    s = layers.MultiHeadAttention(2, 3)(steps, steps, use_causal_mask=True)
+    s = layers.Attention()([s, steps], use_causal_mask=True)
+    s = layers.DepthwiseConv1D(3, padding="same")(s)
+    rows = layers.RepeatVector(3)(layers.GlobalAveragePooling1D()(s))
+    return keras.Model([x, steps], [wide, keras.ops.softmax(s) + s, rows])
+
+
 def masked() -> Any:
     """An embedding that starts a mask, and a layer without a rule."""
     words = keras.Input((7,), dtype="int32", name="words")

@@ -31,6 +31,14 @@ def test_layers_are_ported_with_proof(tmp_path: Path, name: str) -> None:
     assert ported["against"]["float64"] > 12
 
 
+@pytest.mark.thorough
+def test_further_layers_are_ported_with_proof(tmp_path: Path) -> None:
+    assert port(tmp_path, "layered")["proved"] is True
+    (path,) = (tmp_path / "port").glob("layered*.yaml")
+    layers = yaml.safe_load(path.read_text())["layers"]
+    assert [entry["layer"] for entry in layers.values()] == ["causal_attention"]
+
+
 def test_sequential_model_keeps_its_names(tmp_path: Path) -> None:
     assert port(tmp_path, "mlp")["proved"] is True
     (path,) = (tmp_path / "port").glob("mlp*.yaml")

@@ -1,0 +1,82 @@
+"""Rules that translate Keras' attention layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.extend.models import Operand
+
+from .trace_rules import RULES, About, Result
+
+
+def _arguments(node: Any) -> dict[str, Any]:
+    """Return the arguments with a name that the call of a layer has, without None and False."""
+    given = node.arguments.kwargs
+    return {n: v for n, v in given.items() if v is not None and v is not False}
+
+
+@RULES.of("Attention")
+def _attention(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
+    layer, given = node.operation, _arguments(node)
+    query, value, *key = inputs
+    if layer.use_scale or layer.score_mode != "dot" or layer.dropout:
+        return None
+    if set(given) - {"use_causal_mask"}:
+        return None
+    attributes = {
+        "scale": 1.0,
+        "causal": "use_causal_mask" in given,
+        "keep": 1.0,
+        "width": about["shape"][-1],
+    }
+    return t.builder.add("attention", [query, *(key or [value]), value], attributes, **about)
+
+
+@RULES.of("MultiHeadAttention")
+def _heads(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
+    """Add dense layers around an attention whose heads are on axis 1."""
+    layer, given = node.operation, _arguments(node)
+    known = {"query", "value", "key", "use_causal_mask"}
+    plain = layer._attention_axes in ((1,), [1]) and not layer._dropout and not set(given) - known
+    if not plain or len(about["shape"]) != 3 or layer._use_gate:
+        return None
+    query, value, *key = inputs
+    parts = (
+        (query, layer._query_dense, layer._key_dim),
+        (key[0] if key else value, layer._key_dense, layer._key_dim),
+        (value, layer._value_dense, layer._value_dim),
+    )
+    count = layer._num_heads
+    heads = [_split(t, x, dense, (count, width), about) for x, dense, width in parts]
+    batch, time, _ = about["shape"]
+    width = layer._value_dim
+    causal = "use_causal_mask" in given
+    own = {"scale": layer._inverse_sqrt_key_dim, "causal": causal, "keep": 1.0}
+    shape = (batch, count, time, width)
+    made = t.builder.node("attention", heads, about, shape, **own, width=layer._key_dim)
+    last = (batch, time, count, width)
+    made = t.builder.node("permute", [made], about, last, axes=[0, 2, 1, 3])
+    made = t.builder.node("reshape", [made], about, (batch, time, count * width))
+    dense = layer._output_dense
+    units = about["shape"][-1]
+    weights = {"W": (dense.kernel, "")}
+    weights |= {"b": (dense.bias, "")} if layer._use_bias else {}
+    settings = {"units": units, "bias": bool(layer._use_bias)}
+    return t.layer("dense", [made], settings, weights, about)
+
+
+def _split(t: Any, x: Operand, dense: Any, heads: tuple[int, int], about: About) -> Operand:
+    """Add a dense layer whose units are split into heads: ``[batch, heads, time, width]``."""
+    batch, time, _ = t.builder.shape_of(x)
+    count, width = heads
+    units = count * width
+    weights = {"W": (dense.kernel, "")}
+    bias = dense.bias is not None
+    weights |= {"b": (dense.bias, "")} if bias else {}
+    settings = {"units": units, "bias": bias}
+    own = {**about, "shape": (batch, time, units)}
+    made = t.layer("dense", [x], settings, weights, own)
+    made = t.builder.node("reshape", [made], about, (batch, time, count, width))
+    shape = (batch, count, time, width)
+    return t.builder.node("permute", [made], about, shape, axes=[0, 2, 1, 3])
