@@ -314,6 +314,12 @@ class _Translation:
         if source := next((n for n in node.all_input_nodes if n in self.refused), None):
             self.refused.add(node)
             self.values[node] = self.values[source]
+            is_call = isinstance(node.target, torch._ops.OpOverload)
+            plain = is_call and not any(map(_refusal, node.all_input_nodes))
+            is_random = name_of(node) in RANDOM
+            if plain and (_lacks_rule(node) or is_random):
+                reason = "random numbers" if is_random else ""
+                self.values[node] = unsupported(self, node, self._about(node), reason)
             return
         if reason := _refusal(node):
             self.refused.add(node)

@@ -201,6 +201,7 @@ def test_a_model_of_fixed_lengths_may_compare_positions() -> None:
     [
         (lambda x, _: x * x.sum().item(), "aten.item"),
         (lambda x, _: torch.fft.fft(x).abs(), "complex"),
+        (lambda x, _: torch.histc(torch.fft.fft(x).abs(), 3), "aten.histc"),
         (lambda x, _: x[x.sum(1) > 0], "data"),
         (lambda x, _: x if x.sum() > 0 else -x, "value of"),
         (lambda x, _: [torch.relu_(x[:, 0]), x][1], "part of"),
