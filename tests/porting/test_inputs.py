@@ -35,7 +35,7 @@ def declared(*texts: str) -> list[InputDeclaration]:
             ["x=batch,3,h,w"],
             "sizes differ",
             {"batch": 11, "h": 5, "w": 19},
-            ["h 5, w 19", "=batch,3,32,32"],
+            ["w 19", "=batch,3,32,32"],
         ),
         (["x=batch,8"], "sizes differ", {"batch": 11}, []),
     ],
