@@ -30,7 +30,7 @@ def declared(*texts: str) -> list[InputDeclaration]:
 @pytest.mark.parametrize(
     ("inputs", "message", "sizes", "parts"),
     [
-        (["t=batch,time"], "got Float, expected Long", {"batch": 11, "time": 5}, ["t=batch,time:"]),
+        (["t=batch,time"], "expected Long", {"batch": 11, "time": 5}, ["t=batch,time:"]),
         (
             ["x=batch,3,h,w"],
             "sizes differ",
