@@ -158,8 +158,7 @@ class FunctionWriter:
         names = call.attributes["results"]
         given_back = [(names[n], self.program.types[call.block.outputs[n]].shape) for n in results]
         # Layers that share parameters have one form, but different definitions.
-        function = self._function(call.attributes["definition"], signature, body)
-        function.layers.append(call.attributes["attributes"])
+        function = self._function(call, signature, body)
         sizes = {**call.attributes["sizes"], **_sizes(form.attributes)}
         function.shapes.append(document.CallShapes(values, given_back, sizes))
         self.calls[id(method)] = FunctionCall(function, keywords)
@@ -182,8 +181,7 @@ class FunctionWriter:
         signature = [*sorted(groups, key=GROUPS.index), *arguments]
         like = self.like(block.nodes, prefix) or arguments[0]
         body = with_dtype([*e.lines, f"    return {result_text(e, codes)}"], like)
-        function = self._function(form.definition, signature, body)
-        function.layers.append(form.attributes)
+        function = self._function(call, signature, body)
         values = [(r, self.program.types[v].shape) for r, v in form.roles(call)]
         given_back = [(attributes["results"][0], self.program.types[block.outputs[0]].shape)]
         sizes = {**attributes["sizes"], **_sizes(form.attributes)}
@@ -191,14 +189,32 @@ class FunctionWriter:
         self.calls[attributes["label"]] = FunctionCall(function)
 
     def _function(
-        self, definition: str, arguments: Sequence[str], body: Sequence[str]
+        self, call: Node, arguments: Sequence[str], body: Sequence[str]
     ) -> SourceFunction:
+        """Return the function of a layer's call. If there is none with this body, add a new one."""
+        definition, attributes = call.attributes["definition"], call.attributes["attributes"]
         key = (definition, tuple(arguments), tuple(body))
         if key not in self.functions:
-            name = unique(identifier(definition), self.taken)
+            name = unique(identifier(self._variant(definition, attributes)), self.taken)
             self.taken.add(name)
             self.functions[key] = SourceFunction(name, definition, arguments, body)
+        self.functions[key].layers.append(attributes)
         return self.functions[key]
+
+    def _variant(self, definition: str, attributes: Mapping[str, Any]) -> str:
+        """Return the name of a new function of a layer: the definition, and the word or switch that
+        differs from the definition's first function, e.g. ``dense_without_bias``."""
+        for function in self.functions.values():
+            if function.definition == definition:
+                first = function.layers[0]
+                different = [(n, v) for n, v in attributes.items() if v != first.get(n)]
+                words = [
+                    value if isinstance(value, str) else f"{'with' if value else 'without'}_{name}"
+                    for name, value in different
+                    if isinstance(value, str | bool)
+                ]
+                return f"{definition}_{words[0]}" if len(words) == 1 else definition
+        return definition
 
     def parameters(self, prefix: str = "") -> dict[int, str]:
         """Return the source of each parameter, statistic and constant, by its value number."""

@@ -161,6 +161,12 @@ def swapped(b: Builder, x: int) -> int:
     return b.emit("permute_dims", x, axes=(1, 0))
 
 
+def undropped(b: Builder, x: int, keep: float) -> int:
+    """``x * (kept / 0.9)`` with a mask of dropout whose entries are ``keep``."""
+    kept = b.emit("broadcast_to", b.constant(keep), shape=(BATCH, UNITS))
+    return b.emit("multiply", x, b.emit("divide", kept, b.constant(0.9)))
+
+
 def softmax(b: Builder, x: int, axis: int, total: Sequence[int], stopped: bool = True) -> int:
     most = b.emit("max", x, axis=(axis,), keepdims=True)
     most = b.emit("stop_gradient", most) if stopped else most
@@ -185,6 +191,7 @@ def log_softmax(b: Builder, x: int, axis: int) -> int:
         (lambda b, x: gelu(b, x, 0.7071067811865476), ["gelu"]),
         (lambda b, x: b.emit("multiply", x, sign(b, x, 1.0)), ["sign", "multiply"]),
         (lambda b, x: swapped(b, swapped(b, x)), ["permute_dims"]),
+        (lambda b, x: b.emit("exp", undropped(b, x, 0.9)), ["exp"]),
         (lambda b, x: softmax(b, x, 1, [1]), ["softmax"]),
         # Whether the maximum is stopped: softmax is the same for all shifts, so is its gradient.
         (lambda b, x: softmax(b, x, 1, [1], stopped=False), ["softmax"]),
@@ -273,6 +280,7 @@ def test_one_times_a_number_that_grows_is_no_identity() -> None:
         return b.emit("multiply", ones, row)
 
     assert found(make)[-1] == "multiply"
+    assert found(lambda b, x: undropped(b, x, 0.8))[-1] == "multiply"
 
 
 # Words.

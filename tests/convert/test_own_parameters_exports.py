@@ -51,10 +51,12 @@ parameters:
   slope: {shape: [], init: ones}
 layers:
   norm: {layer: batch_norm}
+  up: {layer: dense, units: 5}
+  down: {layer: dense, units: features, bias: false}
   drop: {layer: dropout, keep: 0.5}
 equations: |
   far = abs(astype(arange(time)) - astype(arange(time)[:, None]))
-  y = x + drop(norm(softmax(where(mask[:, None], slope * far, -100)) @ x))
+  y = x + drop(norm(softmax(where(mask[:, None], slope * far, -100)) @ down(up(x))))
 output: y
 """
 MASKED = """\
@@ -76,13 +78,16 @@ def test_jax_has_one_function_for_blocks_that_share_values(tmp_path: Path) -> No
     assert_round_trip("jax", spec, tmp_path, ((3, 4),))
     module = import_module(tmp_path / "model.npz", "masked_functions")
     params, constants = module.load(tmp_path / "model.npz")
-    assert {name for group in params["blocks"].values() for name in group} == {"slope", "norm"}
+    assert {name for group in params["blocks"].values() for name in group} == {
+        *("slope", "norm", "up", "down"),
+    }
     assert params["blocks"]["2"]["norm"].keys() == {"gamma", "beta"}
     assert constants["blocks"]["2"]["norm"].keys() == {"moving_mean", "moving_variance"}
     source = (tmp_path / "model.py").read_text()
-    assert re.findall(r"(?:def |    for |= )(\w*(?:biased|number)\b)", source) == [
-        *("biased", "number", "biased"),
+    assert re.findall(r"\ndef (\w+)", source) == [
+        *("load", "dense", "dense_without_bias", "batch_norm", "biased", "apply"),
     ]
+    assert "    for number in range(3):\n        y = biased(" in source
 
 
 # Two losses are weighed by what nothing else reads.

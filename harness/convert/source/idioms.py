@@ -131,9 +131,22 @@ def _mean(g: Idioms, node: Node) -> Replacement | None:
 def _once(g: Idioms, node: Node) -> Replacement | None:
     """Replace ``1 * x`` by x if the product has the shape of x."""
     for a, b in (node.inputs, node.inputs[::-1]):
-        if g.number(a) == 1.0 and g.types[b] == g.types[node.output]:
+        if _filling(g, a) == 1.0 and g.types[b] == g.types[node.output]:
             return "same", (b,), {}
     return None
+
+
+def _filling(g: Idioms, value: int) -> float | None:
+    """Return the number that all entries of a value have, e.g. 1 for the mask of dropout in
+    inference; None if it is not known."""
+    node = g.node(value, "broadcast_to", "divide")
+    numbers = [_filling(g, inner) for inner in node.inputs] if node is not None else []
+    match numbers:
+        case [float(number)]:
+            return number
+        case [float(number), float(divisor)] if divisor:
+            return number / divisor
+    return g.number(value)
 
 
 def _select(g: Idioms, node: Node) -> Replacement | None:
