@@ -136,6 +136,7 @@ def share(
     columns: dict[str, tuple[Any, ...]] = {}
     texts: list[str] = []
     features = tuple(t.features for t in templates)
+    axes = re.findall(r"\w+", MARK.sub("", next(iter(first.inputs.values()), "")))
     for place, (value, hint, usual) in enumerate(first.numbers):
         values = tuple(t.numbers[place][0] for t in templates)
         is_same = all(v == value for v in values)
@@ -148,7 +149,7 @@ def share(
             # The groups of a depthwise convolution are its units.
             key = ("units" if hint == "groups" else hint, *values)
             if key not in names:
-                names[key] = unique(hint, columns)
+                names[key] = unique(hint, {*columns, *axes})
                 is_size = hint in SIZES and all(isinstance(v, int) for v in values)
                 if not is_size:
                     defaults[names[key]] = value if usual is None else usual

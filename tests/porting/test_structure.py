@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from harness.language.library import Library
+from harness.porting.definitions import Template, share
 from harness.porting.passes import simplify
 from harness.porting.run import library_layer
 from harness.porting.sizes import combine
@@ -229,6 +230,15 @@ def test_an_axis_of_a_definition_has_no_name_of_a_free_size() -> None:
 
     (definition,) = sequence_spec(build)["definitions"]
     assert definition["inputs"] == {"x": ["batch", "channels", "time"]}
+
+
+def test_an_attribute_has_no_name_of_an_axis_of_the_first_input() -> None:
+    block_: Any = None
+    templates = [
+        Template(block_, [(width, "channels", None)], {"x": "[batch, channels]"}, features=3)
+        for width in (4, 5)
+    ]
+    assert share(templates).attributes == {"channels_2": "size"}
 
 
 def test_numbers_of_the_config_are_named_sizes() -> None:
