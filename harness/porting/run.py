@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -49,6 +49,7 @@ from harness.porting.readme import README, check_folder, describe, write_folder
 from harness.porting.sizes import ModelGraph, trace_at_sizes
 from harness.porting.spec import PortedSpec, snake_case, write_spec
 from harness.program.serial import encode
+from harness.program.signature import input_sizes
 from harness.results.cell import CellResult
 from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of
@@ -153,10 +154,15 @@ def port(options: PortRequest, tell: Tell) -> Ported:
             path = _write_spec(traced, Path(temporary, "small"))
             real, written = _write_large(traced, folder, options, tell)
         compared, checked, problems = _check_spec(path, options, against, traced, tell)
-        exports = _write_exports(folder / f"{real.name}.yaml", written.batches, options, tell)
+        path = folder / f"{real.name}.yaml"
+        exports = _write_exports(path, written.batches, options, tell)
         problems += written.problems
         problems += [line for f, e in exports.items() if (line := export_problem(f, e))]
-        shown = real.label, compared, checked, exports, problems, real.remarks
+        remarks = [
+            *real.remarks,
+            *(fixed_sizes(load_spec(str(path)), real.sizes) if exports else []),
+        ]
+        shown = real.label, compared, checked, exports, problems, remarks
         ported = Ported(real.name, real.spec, *shown, batch=written.agreement)
         if ported.proved or options.force:
             readme = describe(ported, real.declarations, real.sizes, asked)
@@ -397,6 +403,17 @@ def _write_exports(
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(options.formats, pool.map(write, options.formats), strict=True))
+
+
+def fixed_sizes(spec: Spec, free: Collection[str]) -> list[str]:
+    """Return a sentence for each of the ``free`` sizes whose number written code contains."""
+    program = spec.program()
+    fixed = [n for n in program.sizes if n in free and n not in input_sizes(program)]
+    return [
+        f"the code of --to is only for {name} = {program.sizes[name]}, because a window or an "
+        "array of the model depends on it"
+        for name in fixed
+    ]
 
 
 def spec_name(text: str, library: Library) -> str:

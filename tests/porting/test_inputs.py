@@ -11,7 +11,7 @@ import pytest
 from harness.errors import SpecError, UsageError
 from harness.language.model import load_spec
 from harness.porting.inputs import InputDeclaration, check_indices, explain_failure
-from harness.porting.run import _own_faults
+from harness.porting.run import _own_faults, fixed_sizes
 from harness.porting.sizes import ModelGraph, TracedCall
 from harness.runtime.own_model.contract import check_arguments
 
@@ -77,3 +77,11 @@ def test_an_error_of_the_port_shows_the_line_and_no_deleted_file(tmp_path: Path)
     assert "net.yaml:5: equations: y = unknown(x)" in str(caught.value)
     with pytest.raises(SpecError), _own_faults(against, str(tmp_path / "elsewhere")):
         load_spec(str(folder / "net.yaml"))
+
+
+def test_sizes_that_written_code_cannot_read_are_named(tmp_path: Path) -> None:
+    text = SPEC.replace("4]", "width]").replace("unknown(x)", "windows(x, axes=[1], size=[width])")
+    path = tmp_path / "net.yaml"
+    path.write_text(text.replace("inputs:", "sizes: {width: 5}\ninputs:"), encoding="utf-8")
+    (remark,) = fixed_sizes(load_spec(str(path)), ["batch", "width"])
+    assert "width = 5" in remark
