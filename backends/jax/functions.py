@@ -24,7 +24,7 @@ from harness.extend.source import (
     identifier,
     is_composite,
     literals,
-    result_text,
+    return_lines,
     unique,
 )
 
@@ -146,7 +146,7 @@ class FunctionWriter:
             if self.program.types[value].kind == "float"
         ]
         like = next(iter([*map(weight, form.float_shapes), *floats]), "")
-        body = with_dtype([*e.lines, f"    return {result_text(e, codes)}"], like)
+        body = with_dtype([*e.lines, *return_lines(e, codes)], like)
         keywords: list[str] = []
         if native is not None:
             body = [f"    {line}" for line in native.lines]
@@ -180,7 +180,7 @@ class FunctionWriter:
         groups = {self.groups[value] for value in read & self.groups.keys()}
         signature = [*sorted(groups, key=GROUPS.index), *arguments]
         like = self.like(block.nodes, prefix) or arguments[0]
-        body = with_dtype([*e.lines, f"    return {result_text(e, codes)}"], like)
+        body = with_dtype([*e.lines, *return_lines(e, codes)], like)
         function = self._function(call, signature, body)
         values = [(r, self.program.types[v].shape) for r, v in form.roles(call)]
         given_back = [(attributes["results"][0], self.program.types[block.outputs[0]].shape)]

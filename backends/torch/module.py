@@ -31,6 +31,7 @@ from harness.extend.source import (
     layers,
     literals,
     result_text,
+    return_lines,
     unique,
     uses,
 )
@@ -288,7 +289,7 @@ class Writer:
         lines += document.docstring([f"{shapes}."], 2)
         if method.training is not None:
             lines += ["        if self.training:", *self._training(form, method, phase)]
-        return [*lines, *e.lines, f"        return {result_text(e, codes)}"]
+        return [*lines, *e.lines, *return_lines(e, codes)]
 
     def _training(self, form: LayerForm, method: Method, phase: Any) -> list[str]:
         """Return the source lines of a layer's equations in training, including the update of

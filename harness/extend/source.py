@@ -14,6 +14,7 @@ from harness.convert.source.common import (
     expand_dims,
     names_in,
     result_text,
+    return_lines,
     swaps_first,
 )
 from harness.convert.source.composites import is_composite
@@ -62,6 +63,7 @@ __all__ = [
     "mapping",
     "names_in",
     "result_text",
+    "return_lines",
     "swaps_first",
     "unique",
     "uses",

@@ -12,6 +12,7 @@ from harness.convert.source.emitter import (
     AND,
     COMPARISON,
     CONDITION,
+    LINE,
     OR,
     PRODUCT,
     SUM,
@@ -23,6 +24,7 @@ from harness.convert.source.emitter import (
     fill,
     infix,
     listed,
+    statement,
 )
 from harness.convert.source.idioms import Idioms
 from harness.convert.source.layers import LayerForm, Method
@@ -240,13 +242,30 @@ class LayerBody:
                 noise = e.read(dialect.noise(e, noise_values[value], shape))
                 e.write(f"{e.argument(value, role)} = {noise}")
         e.block(nodes, outputs)
-        results = e.operands(outputs)
+        results = _results(e, outputs) if not self.moves else e.operands(outputs)
         passed = [value for role, value in roles if role not in method.optional]
         first = [
             f"{'    ' * depth}{line}" for line in e.free_sizes(passed, list(map(e.render, results)))
         ]
         e.lines[:0] = first
         return e, arguments, results
+
+
+def _results(e: Emitter, outputs: Sequence[int]) -> list[Code]:
+    """Return the expressions of a function's results. A call may be longer than one line, because
+    :func:`return_lines` breaks it."""
+    code = e.pending.get(outputs[0])
+    if len(outputs) > 1 or code is None:
+        return e.operands(outputs)
+    first, *others = statement(e.depth, f"return {e.render(code)}")
+    is_whole = not others or re.fullmatch(r" *return [\w.]+\(", first) is not None
+    is_short = max(map(len, [first, *others])) <= LINE
+    return [e.operand(outputs[0])] if is_whole and is_short else e.operands(outputs)
+
+
+def return_lines(e: Emitter, results: Sequence[Code]) -> list[str]:
+    """Return the source lines of the statement that returns ``results``."""
+    return statement(e.depth, f"return {result_text(e, results)}")
 
 
 def result_text(e: Emitter, results: Sequence[Code]) -> str:
