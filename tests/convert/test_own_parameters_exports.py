@@ -87,7 +87,7 @@ def test_jax_has_one_function_for_blocks_that_share_values(tmp_path: Path) -> No
     assert re.findall(r"\ndef (\w+)", source) == [
         *("load", "dense", "dense_without_bias", "batch_norm", "biased", "apply"),
     ]
-    assert "    for number in range(3):\n        y = biased(" in source
+    assert "range(3)" in source
 
 
 # Two losses are weighed by what nothing else reads.
