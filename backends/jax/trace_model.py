@@ -17,12 +17,13 @@ from harness.extend.models import GraphBuilder, ModelFile, TracedGraph, check_ar
 # The first rule that translates a value wins: layers come before operators.
 from . import trace_layers, trace_loops, trace_products, trace_rules  # noqa: F401
 from .jaxprs import JaxprReader, Value, constant, user_line
+from .own_decompositions import DECOMPOSITIONS
 from .trace import RULES, JaxTranslation
 
 
 def operators() -> set[str]:
     """Return the names of the primitives that have a rule, e.g. ``dot_general``."""
-    return {*RULES} - {"*"}
+    return {*RULES, *DECOMPOSITIONS} - {"*"}
 
 
 def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:

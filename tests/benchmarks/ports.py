@@ -38,7 +38,7 @@ INTRODUCTION = """\
 # Ported models
 
 `make ports` ports models of other libraries in small sizes ([how to port](port.md)), and writes
-this page. Then `make gallery` builds a site with the picture, spec, code and proof of each model.
+this page. Then `make gallery` builds a site with picture, spec, code and proof.
 
 - *Sizes*: images have 16 to 64 pixels per axis, but 224 in AlexNet, ShuffleNet and ZFNet of ONNX.
   AlexNet, VGG and ZFNet have dense layers of 64 units.
@@ -141,7 +141,7 @@ def text_of_page() -> str:
             text += f"\n## {library}\n"
         if ported:
             text += "\n| model | digits | lines | definitions | equations | code |\n"
-            text += "|---|---|---:|---|---|---|\n"
+            text += "|---|---|---:|---:|---|---|\n"
             text += "".join(f"{row(name, record)}\n" for name, record in ported.items())
         for name, record in records.items():
             if "refused" in record:
@@ -158,7 +158,7 @@ def row(name: str, record: Mapping[str, Any]) -> str:
     right = tuple(format_ for format_ in record["exports"] if format_ not in wrong)
     code = "all" if right == FORMATS else ", ".join(right)
     calls = ", ".join(record["functions"])
-    definitions = ", ".join(record["definitions"])
+    definitions = len(record["definitions"]) or ""
     cells = (name, proved, record["lines"], definitions, calls, code)
     return f"| {' | '.join(map(str, cells))} |"
 
