@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from functools import cache
 from pathlib import Path
+from secrets import token_hex
 
 import msgpack
 
@@ -40,8 +42,7 @@ class CompiledCode:
     """
 
     def __init__(self, backend: str, python: str) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="harness-code-")
-        self.folder = Path(self._temporary.name)
+        self.folder = Path(tempfile.gettempdir(), f"harness-code-{token_hex(8)}")
         self._owner = f"{backend}\0{python}\0{_processor()}"
         self._names: dict[str, set[str]] = {}
         self._known: set[str] = set()
@@ -51,6 +52,8 @@ class CompiledCode:
         of its spec."""
         if model in self._names:
             return
+        if not self._names:
+            self.folder.mkdir(mode=0o700)
         files = _read(self._archive(model))
         for name, content in files.items():
             (self.folder / name).write_bytes(content)
@@ -80,14 +83,15 @@ class CompiledCode:
 
     def close(self) -> None:
         """Delete the folder."""
-        self._temporary.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _size(self, name: str) -> int:
         return (self.folder / name).stat().st_size
 
     def _archive(self, model: str) -> Path:
-        name = hashlib.sha256(f"{self._owner}\0{model}".encode()).hexdigest()[:32]
-        return root() / f"{name}{SUFFIX}"
+        # A file system may have names that are not UTF-8.
+        identity = f"{self._owner}\0{model}".encode(errors="surrogateescape")
+        return root() / f"{hashlib.sha256(identity).hexdigest()[:32]}{SUFFIX}"
 
 
 def root() -> Path:

@@ -31,8 +31,8 @@ from harness.runtime.precision import PRODUCTS, narrow, rounded_to
 # 2022, algorithm 4). If a row is nearly one-hot, the equations have neither error, because they
 # subtract a maximum from itself and an entry of the gradient from itself.
 
-# Operations of softmax and its gradient.
-WATCHED = ("max", "subtract", "exp", "sum", "divide", "matmul", "multiply", "negative")
+# Operations of softmax and its gradient, and of the mask after a softmax.
+WATCHED = ("max", "subtract", "exp", "sum", "divide", "matmul", "multiply", "negative", "where")
 # The operation that follows each operation in a softmax.
 NEXT = {"max": "subtract", "subtract": "exp", "exp": "sum", "sum": "divide"}
 # A maximum with a larger magnitude than this comes from a mask.
@@ -132,6 +132,12 @@ class Attention:
             a, b = operands
             units = sum_error(a.shape[-1])
             self._products.append(_Product(y, lambda: units * (np.abs(a) @ np.abs(b))))
+        elif op == "where":
+            chosen, masked = operands[0], self._product_of(operands[1])
+            if masked is not None:
+                size = masked.size
+                own = _Product(y, lambda: np.where(chosen, size(), 0.0), masked.weighted)
+                self._products.append(own)
         elif product := self._product_of(operands[0]):
             if op == "negative":
                 self._products.append(_Product(y, product.size, product.weighted))

@@ -233,17 +233,19 @@ def _with_deletions(
     for line, node in reversed(entries):
         dead = tuple(computed.intersection((*node.outputs, *reads(node))) - used_later)
         used_later.update(dead)
-        result.append((_deleting(line, dead) if dead else line, node))
+        result.append((_deleting(line, node.outputs, dead) if dead else line, node))
     return result[::-1]
 
 
-def _deleting(line: Line, dead: Sequence[int]) -> Line:
+def _deleting(line: Line, outputs: Sequence[int], dead: Sequence[int]) -> Line:
     """Return a prepared node that also deletes the values ``dead``."""
 
     def run(values: Values) -> None:
         line(values)
-        for value in dead:
-            del values[value]
+        # The error about a node without a result names the node's inputs.
+        if not any(values[output] is None for output in outputs):
+            for value in dead:
+                del values[value]
 
     return run
 

@@ -62,7 +62,7 @@ OWN: Mapping[tuple[str, str], Mapping[str, str]] = {
 } | {
     (MODEL, "float32"): {
         **NORMS,
-        **dict.fromkeys(("attend", "every", "among"), f"{NNX}MultiHeadAttention"),
+        **dict.fromkeys(("attend", "every", "among", "across", "bare"), f"{NNX}MultiHeadAttention"),
     },
     # The softmax of its attention is float32's.
     (MODEL, "float64"): NORMS,

@@ -15,7 +15,6 @@ from record_lines import lines_of
 
 from harness.checking import history
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.comparison.merging import merge
 from harness.errors import UsageError
 from harness.report.inputs import read_inputs
@@ -234,8 +233,6 @@ def test_a_folder_is_asked_for(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(UsageError, match="needs a folder of record files"):
         history.read_history(file, Request())
-    with pytest.raises(UsageError, match="--fresh needs --history FOLDER"):
-        Engine(Request(backends=("numpy",), fresh=True))
     assert history.read_history(tmp_path / "none", Request()) == ({}, [])
 
 
