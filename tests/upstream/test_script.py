@@ -215,10 +215,10 @@ def test_a_fault_that_comes_and_goes_is_shown_and_said_to(
 def test_a_script_says_which_functions_of_the_framework_it_does_not_call(tmp_path: Path) -> None:
     case = make_case(load_spec("lenet"), Request(), own=False)
     cell = Cell("lenet", "torch", "cpu", "float32", "native")
-    ran = {"conv_1": "torch.nn.functional.conv2d, torch.relu", "pool_1": "torch.nn.functional.fold"}
+    ran = {"conv_1": "torch.nn.functional.conv2d, torch.relu", "loss": "torch.nn.functional.mse"}
     folder, (line,) = blamed(case, cell, tmp_path, ran)
     text = (folder / "reproduce.py").read_text(encoding="utf-8")
-    assert "It does not call torch.nn.functional.fold. (python" in line
+    assert "It does not call torch.nn.functional.mse. (python" in line
     # As the plugin does: torch's own layer, on a view of an image whose channels come last.
     assert "nn.Conv2d(" in text
     assert ".movedim(-1, 1)).movedim(1, -1)" in text
