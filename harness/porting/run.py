@@ -307,8 +307,11 @@ def trace_spec(process: PortProcess, inputs: Sequence[str], name: str | None = N
     functions = library.names("function")
     spec = write_spec(simplify(graph), name, entries, about, functions, layers)
     remarks = list(traced["remarks"])
+    if unused := graph.unused_weights:
+        remarks.append(f"no output depends on {shorten(', '.join(unused), 200)}: not in the spec")
     if (shipped := name.removesuffix("_port")) in library.names("model"):
         remarks.append(f"the spec is named {name}, because {shipped} is a shipped model")
+    spec = replace(spec, rules=(*spec.rules, *(("-", name) for name in unused)))
     return TracedSpec(name, spec, label, remarks, declarations, graph.sizes)
 
 

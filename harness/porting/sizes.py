@@ -7,7 +7,7 @@ length that differs is expressed by the free sizes, e.g. ``2 * time + 1``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
 from typing import Any
@@ -87,6 +87,31 @@ class ModelGraph:
     def by_name(self) -> dict[str, TracedCall]:
         """The calls by name."""
         return {call.name: call for call in self.calls}
+
+    @property
+    def unused_weights(self) -> list[str]:
+        """The trained arrays on which no output depends."""
+        calls, waiting = self.by_name, [*self.outputs.values()]
+        seen: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            if name not in seen and (call := calls.get(name)) is not None:
+                waiting += [*call.sources, *_texts(call.attributes)]
+            seen.add(name)
+        return [name for name, (_, trained) in self.weights.items() if trained and name not in seen]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts in nested attributes, e.g. the names of a layer's weights."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, TracedCall):
+        yield from _texts((value.inputs, value.attributes))
+    elif isinstance(value, Mapping):
+        yield from _texts([*value.values()])
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
 
 
 def lengths_of(names: Sequence[str], above: int = 0) -> dict[str, tuple[int, ...]]:

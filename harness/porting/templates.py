@@ -96,7 +96,8 @@ class BlockWriter:
         self.block_names: set[str] = set()
         self.tables: dict[str, str] = {}
         self.given_names, self.outputs = names, outputs or {block.output: "y"}
-        self.taken.update(self.outputs.values())
+        # Layers are named first, and must not have the name of an input.
+        self.taken.update([*self.outputs.values(), *(names or {}).values()])
 
     def write(self) -> Template:
         """Return the template of the block."""
@@ -147,7 +148,6 @@ class BlockWriter:
 
     def _name_inputs(self) -> dict[str, str]:
         if self.given_names is not None:
-            self.taken.update(self.given_names.values())
             return dict(self.given_names)
         names: dict[str, str] = {}
         for number, name in enumerate(self.block.inputs):

@@ -53,6 +53,12 @@ class Lacking(Net):
         return self.head(torch.sigmoid(gate) * up)
 
 
+class Larger(Net):
+    def __init__(self):
+        super().__init__()
+        self.dead = nn.Linear(2, 2)
+
+
 class Detached(Net):
     def forward(self, x):
         gate, up = self.both(x).chunk(2, -1)
@@ -76,6 +82,18 @@ def test_sizes_in_slices_and_a_sum(
     assert {f.verdict for f in result.findings} == {"agree"}
     assert result.ratio is not None
     assert result.ratio < 3
+
+
+def test_a_rule_leaves_out_arrays_that_the_spec_does_not_have(
+    torch_service: OwnModelService, tmp_path: Path
+) -> None:
+    spec, file = model_file(tmp_path, SPEC, "gated.yaml"), model_file(tmp_path, NET)
+    rules = (*RULES, "-=dead.weight", "-=dead.bias")
+    model = f"{file}:Larger"
+    assert checked(torch_service, spec, model, "float64", maps=rules).verdict == "agree"
+    for wrong, name in ((rules[:-1], r"dead\.bias"), ((*rules, "-=gone"), "'gone'")):
+        with pytest.raises(CannotCheck, match=name):
+            checked(torch_service, spec, model, "float64", maps=wrong)
 
 
 @pytest.mark.parametrize(("name", "check"), [("Lacking", "inference"), ("Detached", None)])

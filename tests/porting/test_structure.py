@@ -257,3 +257,19 @@ def test_numbers_of_the_config_are_named_sizes() -> None:
         6,
         "num_labels",
     ]
+
+
+def test_a_layer_does_not_take_the_name_of_an_input() -> None:
+    net = Net()
+    spec = net.spec(net.conv(net.image(3, 8), "x", 4, ()))
+    (name,) = spec["layers"]
+    assert name not in spec["inputs"]
+
+
+def test_weights_that_no_output_needs_are_unused() -> None:
+    net = Net()
+    y = net.conv(net.image(3, 8), "a", 4, ())
+    net.conv(y, "dead", 4, ())
+    net.weight("alone", 3)
+    net.builder.graph["outputs"] = [["y", y]]
+    assert combine([net.builder.graph], {}).unused_weights == ["dead.weight", "alone"]

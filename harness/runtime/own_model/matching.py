@@ -40,7 +40,8 @@ class Sides:
     program. If the model has the packed tensors of such a layer, ``layout`` has these tensors
     (``rnn.weight_ih_l0``). Otherwise ``layout`` has the spec's parameters (``rnn.W_z``). ``shapes``
     are the shapes in ``layout``. ``every`` is the layout with the packed tensors of all native
-    layers. ``spelled`` is :attr:`.contract.OwnModel.spelled`.
+    layers. ``spelled`` is :attr:`.contract.OwnModel.spelled`. ``left_out`` are arrays of the model
+    that the spec does not have.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Sides:
         spelled: Mapping[str, str],
     ) -> None:
         self.spelled = spelled
-        self.program, self.entries, self.rules = program, entries, tuple(rules)
+        self.program, self.entries = program, entries
+        self.rules = tuple(rule for rule in rules if not rule.leaves_out)
+        self.left_out = [rule.theirs for rule in rules if rule.leaves_out]
         owners = {owner_of(port.name) for port in program.parameters}
         own = {k: n for k, n in natives.items() if k in owners and self._has_pieces(k, n)}
         self.layout, self.every = Layout(program, own), Layout(program, natives)
@@ -458,7 +461,8 @@ def _find_overlaps(sides: Sides, places: Mapping[str, Placement]) -> tuple[list[
             )
         part[...] = True
         names.setdefault(key, []).append(name)
-    trained = [key for key, entry in sides.entries.items() if entry.trained]
+    entries = sides.entries.items()
+    trained = [key for key, entry in entries if entry.trained and key not in sides.left_out]
     return [*errors.values()], [k for k in trained if k not in masks or not masks[k].all()]
 
 
@@ -497,4 +501,8 @@ def _find_wrong_rules(sides: Sides) -> dict[str, str]:
                 f"--map {rule}: the spec has no {ours!r}"
                 f"{did_you_mean(ours, known)} (it has: {shorten(', '.join(known), 200)})"
             )
+    for theirs in sides.left_out:
+        if theirs not in sides.entries:
+            wrong = f"--map -={theirs}: the model has no {theirs!r}{hint(theirs, sides.entries)}"
+            errors[theirs] = wrong
     return errors

@@ -5,7 +5,7 @@ layer with all its parameters (``rnn=gru``). A ``*`` matches one part of a name 
 piece of it, and stands for the same text in ``THEIRS``. ``THEIRS`` is an array of the model. It may
 end in slices and a transposition as in numpy: ``attn.c_attn.weight[:32].T``. Slices may contain the
 spec's sizes: ``[rank:rank + states]``. ``THEIRS`` may also be a sum of such arrays:
-``rnn.bias_ih + rnn.bias_hh``.
+``rnn.bias_ih + rnn.bias_hh``. If ``OURS`` is ``-``, the spec does not have the array ``THEIRS``.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ class Rename:
             if ours.count("*") < len(STAR.findall(part)):
                 raise UsageError(f"--map {text!r}: {part} has more '*' than {ours}")
         return Rename(tuple(ours.split(".")), theirs)
+
+    @property
+    def leaves_out(self) -> bool:
+        """True if the spec does not have the array ``theirs``."""
+        return self.ours == ("-",)
 
     def renamed(self, name: str) -> str | None:
         """Return the model's name for a name of the spec; None if the rule does not match."""
