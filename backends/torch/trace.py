@@ -46,6 +46,8 @@ from .trace_rules import (
     unsupported,
 )
 
+# The most entries of a buffer of integers that becomes an array of constants.
+MOST_INTEGERS = 256
 ASSIGNMENT = "an assignment to part of a tensor: write torch.where or torch.cat"
 # The names of the operators that have a rule, without namespace and overload.
 OPERATORS = frozenset([*UNCHANGED, *CHECKS, *RESHAPES, *ELEMENTWISE, *BINARY, *RULES])
@@ -238,9 +240,13 @@ class _Translation:
         if node.name in weights:
             tensor = self.tensors[weights[node.name]]
             name = self.names[id(tensor)]
-            self.values[node] = self.builder.add("weight", [], {"name": name}, **about)
+            own: dict[str, Any] = {"name": name}
             if not isinstance(tensor, torch.nn.Parameter):
                 self.known[node] = tensor
+                # Integers, such as offsets of indices, are written into the spec.
+                if not tensor.is_floating_point() and 0 < tensor.numel() <= MOST_INTEGERS:
+                    about["values"], own = tensor.detach().numpy(), {}
+            self.values[node] = self.builder.add("weight" if own else "constant", [], own, **about)
         elif node.name in constants:
             tensor = self.exported.constants[constants[node.name]]
             self.known[node] = tensor

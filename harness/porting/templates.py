@@ -142,7 +142,7 @@ class BlockWriter:
         return new
 
     def _valid(self, name: str) -> str:
-        name = re.sub(r"\W", "_", name)
+        name = re.sub(r"\W", "_", name).strip("_") or "part"
         name = name if not name[:1].isdigit() else f"part_{name}"
         return f"{name}_layer" if name in self.parts.reserved or iskeyword(name) else name
 

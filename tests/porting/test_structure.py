@@ -273,3 +273,9 @@ def test_weights_that_no_output_needs_are_unused() -> None:
     net.weight("alone", 3)
     net.builder.graph["outputs"] = [["y", y]]
     assert combine([net.builder.graph], {}).unused_weights == ["dead.weight", "alone"]
+
+
+def test_a_name_does_not_start_with_an_underscore() -> None:
+    net = Net()
+    spec = net.spec(net.conv(net.image(3, 8), "/sub/_inner", 4, ()))
+    assert [*spec["layers"]] == ["sub__inner"]

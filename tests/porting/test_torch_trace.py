@@ -355,3 +355,20 @@ def test_scales_are_folded_and_shared_values_are_inputs_of_blocks() -> None:
     (definition,) = spec["definitions"]
     assert [*definition["inputs"]] == ["x", "x_2"]
     assert "/ 3 ** 0.5" in definition["equations"]
+
+
+class Fields(torch.nn.Module):
+    """One table for three features, whose indices get an offset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("offsets", torch.tensor([0, 5, 12]))
+        self.table = torch.nn.Embedding(15, 4)
+
+    def forward(self, x: Any) -> Any:
+        return self.table(x + self.offsets)
+
+
+def test_a_small_buffer_of_integers_is_an_array_of_constants() -> None:
+    spec = spec_of(Fields(), "x=batch,3:3")
+    assert spec["constants"] == {"constant": {"shape": [3], "index": 13, "value": [0, 5, 12]}}
