@@ -52,6 +52,8 @@ def recognise_constants(
         return _with_formula(calls, call, steps)
     if (mask := _mask(call)) is not None:
         return _with_mask(calls, call, mask)
+    if (number := _on_diagonal(call)) is not None:
+        return _with_diagonal(calls, call, number)
     number = common_number(call)
     if number is not None and call.kind == "float" and any(isinstance(n, str) for n in call.shape):
         return _spread(calls, call, number)
@@ -72,16 +74,38 @@ def _with_formula(calls: Calls, call: TracedCall, formula: Mapping[str, Any]) ->
 
 def _with_mask(calls: Calls, call: TracedCall, mask: _Mask) -> list[TracedCall]:
     """Return the calls of an array with one number on and below a diagonal, and one above it."""
-    length = call.shape[-1]
-    shape = (*[1] * (len(call.shape) - 2), length, length)
-    own = {"formula": "causal", "time": length, "shift": mask.shift}
-    made = [replace(calls.new(call, "formula", (), shape, **own), kind="boolean")]
+    made = [_lower_triangle(calls, call, mask.shift)]
     numbers = [EXCLUDED if n == -math.inf else n for n in (mask.below, mask.above)]
     if call.kind != "boolean":
-        made.append(calls.new(call, "where", [made[0].name, *numbers], shape))
+        made.append(calls.new(call, "where", [made[0].name, *numbers], made[0].shape))
     elif mask.above:
-        made.append(calls.new(call, "~", [made[0].name], shape))
-    if shape != call.shape:
+        made.append(calls.new(call, "~", [made[0].name], made[0].shape))
+    return _with_all_axes(calls, call, made)
+
+
+def _with_diagonal(calls: Calls, call: TracedCall, number: Any) -> list[TracedCall]:
+    """Return the calls of an array with a number on the diagonal, and 0 elsewhere."""
+    made = [_lower_triangle(calls, call, shift) for shift in (0, -1)]
+    shape = made[0].shape
+    made.append(replace(calls.new(call, "~", [made[1].name], shape), kind="boolean"))
+    both = [made[0].name, made[2].name]
+    made.append(replace(calls.new(call, "&", both, shape), kind="boolean"))
+    if call.kind != "boolean":
+        made.append(calls.new(call, "where", [made[-1].name, number, 0.0], shape))
+    return _with_all_axes(calls, call, made)
+
+
+def _lower_triangle(calls: Calls, call: TracedCall, shift: int) -> TracedCall:
+    """Return the call of a matrix that is true up to a diagonal, for the last axes of a call."""
+    length = call.shape[-1]
+    shape = (*[1] * (len(call.shape) - 2), length, length)
+    own = {"formula": "causal", "time": length, "shift": shift}
+    return replace(calls.new(call, "formula", (), shape, **own), kind="boolean")
+
+
+def _with_all_axes(calls: Calls, call: TracedCall, made: list[TracedCall]) -> list[TracedCall]:
+    """Return calls whose last one has the name and the shape of a call."""
+    if made[-1].shape != call.shape:
         made.append(calls.new(call, "broadcast", [made[-1].name], call.shape))
     return [*made[:-1], replace(made[-1], name=call.name, values=call.values)]
 
@@ -212,6 +236,22 @@ def _mask(call: TracedCall) -> _Mask | None:
     if above == below or not all(_is_mask(v, shift, below, above) for v in call.values):
         return None
     return _Mask(shift, below.item(), above.item())
+
+
+def _on_diagonal(call: TracedCall) -> Any:
+    """Return the number on the diagonal of matrices that are 0 elsewhere and have a free size, or
+    None."""
+    assert call.values is not None
+    first = call.values[0]
+    if first.ndim < 2 or call.kind == "index" or not isinstance(call.shape[-1], str):
+        return None
+    number = first.ravel()[0].item() if first.size else 0
+    equal = all(
+        v.shape[-2] == v.shape[-1]
+        and (v == np.where(np.eye(v.shape[-1], dtype=bool), number, 0)).all()
+        for v in call.values
+    )
+    return number if number and equal else None
 
 
 def _is_mask(values: Array, shift: int, below: Any, above: Any) -> bool:

@@ -372,3 +372,11 @@ class Fields(torch.nn.Module):
 def test_a_small_buffer_of_integers_is_an_array_of_constants() -> None:
     spec = spec_of(Fields(), "x=batch,3:3")
     assert spec["constants"] == {"constant": {"shape": [3], "index": 13, "value": [0, 5, 12]}}
+
+
+def test_the_identity_of_a_free_size_is_a_formula() -> None:
+    def function(x: Any, module: Any) -> Any:
+        return x @ x.transpose(1, 2) + torch.eye(x.shape[1])
+
+    text = text_of(Inner(function), "x=batch,time,6")
+    assert "constants" not in yaml.safe_load(text)

@@ -25,6 +25,7 @@ from harness.runtime.own_model.renames import (
     Rename,
     fits,
     hint,
+    list_some,
     renamed,
     split_sum,
     view_of,
@@ -40,8 +41,7 @@ class Sides:
     program. If the model has the packed tensors of such a layer, ``layout`` has these tensors
     (``rnn.weight_ih_l0``). Otherwise ``layout`` has the spec's parameters (``rnn.W_z``). ``shapes``
     are the shapes in ``layout``. ``every`` is the layout with the packed tensors of all native
-    layers. ``spelled`` is :attr:`.contract.OwnModel.spelled`. ``left_out`` are arrays of the model
-    that the spec does not have.
+    layers. ``spelled`` is :attr:`.contract.OwnModel.spelled`. ``left_out``: the spec lacks them.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ def dotted(name: str) -> str:
     return name.replace("/", ".")
 
 
-# The most names in a message, and the most names of one layer.
-SHOWN, OF_A_LAYER = 8, 3
+# The most names of one layer in a message.
+OF_A_LAYER = 3
 # The name of a tensor with a number in the name: ``weight_ih_l0_reverse``.
 NUMBERED = re.compile(r".*?(?P<word>_[a-z]*)(?P<number>\d+)(?P<rest>\D*)")
 
@@ -185,18 +185,18 @@ def unmatched_message(
     ``unset`` are the trained arrays among them.
     """
     unset_texts = [f"{key} {list(sides.entries[key].shape)}" for key in unset]
-    without = f"the spec has no counterpart for {_list_some(unset_texts)}"
+    without = f"the spec has no counterpart for {list_some(unset_texts)}"
     if not missing:
         return (
             f"{without}: declare it in the spec, or exclude it from training (as a buffer or a "
             f"constant), so that it keeps its values{_describe_untied(sides, unset)}"
         )
-    parts = [f"the model lacks {_list_some(_list_by_layer(sides, missing))}"]
+    parts = [f"the model lacks {list_some(_list_by_layer(sides, missing))}"]
     if unset:
         parts.append(without)
     else:
         others = [f"{key} {list(sides.entries[key].shape)}" for key in unused]
-        parts.append(f"its unmatched arrays: {_list_some(others) or 'none'}")
+        parts.append(f"its unmatched arrays: {list_some(others) or 'none'}")
     guesses = list(dict.fromkeys(_guess_rules(sides, missing, unset or unused)))
     rules_text = " ".join(f"--map {quoted(g)}" for g in guesses) or "--map OURS=THEIRS"
     return f"{'; '.join(parts)}. Match the names with: {rules_text}"
@@ -224,7 +224,7 @@ def _list_by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
     for name in missing:
         full = dotted(name)
         layers.setdefault(owner_of(full), []).append(f"{local_of(full)} {list(shapes[name])}")
-    return [f"{layer}'s {_list_some(names, OF_A_LAYER)}" for layer, names in layers.items()]
+    return [f"{layer}'s {list_some(names, OF_A_LAYER)}" for layer, names in layers.items()]
 
 
 def _guess_rules(sides: Sides, missing: Sequence[str], unset: Sequence[str]) -> Iterator[str]:
@@ -301,11 +301,6 @@ def _piece_shapes(sides: Sides, owner: str) -> dict[str, tuple[int, ...]]:
     packed = local if packing is None else packing.pack(local)
     frozen = frozenset() if packing is None else packing.frozen
     return {n: a.shape for n, a in packed.items() if n not in frozen}
-
-
-def _list_some(names: Sequence[str], most: int = SHOWN) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(shorten(name, 120) for name in names[:most]) + more
 
 
 @dataclass(frozen=True)
@@ -461,8 +456,7 @@ def _find_overlaps(sides: Sides, places: Mapping[str, Placement]) -> tuple[list[
             )
         part[...] = True
         names.setdefault(key, []).append(name)
-    entries = sides.entries.items()
-    trained = [key for key, entry in entries if entry.trained and key not in sides.left_out]
+    trained = [k for k, e in sides.entries.items() if e.trained and k not in sides.left_out]
     return [*errors.values()], [k for k in trained if k not in masks or not masks[k].all()]
 
 
@@ -501,8 +495,6 @@ def _find_wrong_rules(sides: Sides) -> dict[str, str]:
                 f"--map {rule}: the spec has no {ours!r}"
                 f"{did_you_mean(ours, known)} (it has: {shorten(', '.join(known), 200)})"
             )
-    for theirs in sides.left_out:
-        if theirs not in sides.entries:
-            wrong = f"--map -={theirs}: the model has no {theirs!r}{hint(theirs, sides.entries)}"
-            errors[theirs] = wrong
+    for theirs in set(sides.left_out) - sides.entries.keys():
+        errors[theirs] = f"--map -={theirs}: the model lacks it{hint(theirs, sides.entries)}"
     return errors

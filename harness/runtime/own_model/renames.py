@@ -258,6 +258,12 @@ def _refines(fine: list[int], coarse: list[int]) -> bool:
     return at == len(fine)
 
 
+def list_some(names: Sequence[str], most: int = 8) -> str:
+    """Return a list of the first names, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shorten(name, 120) for name in names[:most]) + more
+
+
 def hint(text: str, keys: Collection[str]) -> str:
     """Return the end of a message: a similar name, and a list of all names."""
     listed = shorten(", ".join(keys), 200) or "none"
