@@ -52,8 +52,8 @@ class CompiledCode:
         of its spec."""
         if model in self._names:
             return
-        if not self._names:
-            self.folder.mkdir(mode=0o700)
+        # Several threads may run cells of one backend.
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         files = _read(self._archive(model))
         for name, content in files.items():
             (self.folder / name).write_bytes(content)

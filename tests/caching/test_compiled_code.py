@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from click.testing import CliRunner
@@ -45,6 +47,19 @@ def test_a_later_worker_gets_the_code_of_its_model_and_backend() -> None:
     assert read("gru") == {"one": b"1", "two": b"2"}
     assert read("lstm") == {"three": b"3"}
     assert read("gru", "keras-jax") == {}
+
+
+def test_threads_may_share_a_worker() -> None:
+    code = CompiledCode("jax", "python")
+    barrier = Barrier(8)
+
+    def run(number: int) -> None:
+        barrier.wait()
+        code.load(f"model {number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(run, range(8)))
+    code.close()
 
 
 def flip_a_bit(path: Path) -> None:
