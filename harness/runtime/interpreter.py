@@ -356,7 +356,7 @@ class NodeCache:
     """A cache of prepared nodes (operations of a program at fixed sizes).
 
     The key identifies the nodes and the sizes. Each run creates its constants again, because a
-    compiler may trace the run, and deletes each value after its last use.
+    compiler may trace the run.
     """
 
     def __init__(self) -> None:
@@ -378,9 +378,7 @@ class NodeCache:
             if len(self._prepared) == MOST_CACHED:
                 self._prepared.clear()
             interpreter, nodes = prepare()
-            self._prepared[key] = replace(interpreter, anew=True, deletes=True).prepared(
-                nodes, ends
-            )
+            self._prepared[key] = replace(interpreter, anew=True).prepared(nodes, ends)
         return self._prepared[key]
 
 
