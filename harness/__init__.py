@@ -47,19 +47,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _COMMANDS = (
-    *(
-        "cache",
-        "differences",
-        "env",
-        "explain",
-        "export",
-        "import_",
-        "list_",
-        "localise",
-        "merge",
-        "port",
-    ),
-    *("reduce", "replay", "schema", "upgrade", "write_report"),
+    *("cache", "differences", "env", "explain", "export", "import_", "list_", "localise", "merge"),
+    *("port", "reduce", "replay", "schema", "upgrade", "write_report"),
 )
 __all__ = [
     *("bench", "cache", "cells", "check", "compare", "differences", "env", "explain", "export"),

@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
@@ -47,9 +48,16 @@ class CompiledCode:
         self._names: dict[str, set[str]] = {}
         self._known: set[str] = set()
 
+    @contextlib.contextmanager
+    def kept(self, model: str) -> Iterator[None]:
+        """Give a cell the code of its model's archive; keep the new code if the cell ends without
+        an error. ``model`` is the fingerprint of the cell's spec."""
+        self.load(model)
+        yield
+        self.store(model)
+
     def load(self, model: str) -> None:
-        """Write the files of a model's archive into the folder, once. ``model`` is the fingerprint
-        of its spec."""
+        """Write the files of a model's archive into the folder, once."""
         if model in self._names:
             return
         # Several threads may run cells of one backend.
@@ -79,7 +87,7 @@ class CompiledCode:
             content = msgpack.packb({n: (self.folder / n).read_bytes() for n in sorted(names)})
             archive.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(archive, hashlib.sha256(content).digest(), content)
-            _delete_oldest(archive.parent)
+            _delete_oldest()
 
     def close(self) -> None:
         """Delete the folder."""
@@ -101,19 +109,15 @@ def root() -> Path:
 
 def archives() -> list[Path]:
     """Return all archives, the least recently used first."""
-    return _sorted_by_use(root())
-
-
-def _sorted_by_use(folder: Path) -> list[Path]:
     times: dict[Path, int] = {}
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in root().glob(f"*{SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):  # another process deleted it
             times[path] = path.stat().st_mtime_ns
     return sorted(times, key=times.__getitem__)
 
 
-def _delete_oldest(folder: Path) -> None:
-    paths = _sorted_by_use(folder)
+def _delete_oldest() -> None:
+    paths = archives()
     together = sum(path.stat().st_size for path in paths)
     for path in paths:
         if together <= MOST_TOGETHER:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -391,14 +391,11 @@ class CellRunner:
                 finding = harness_fault(error)
             else:
                 self._report_start(cell, worker)
-                code, model = self.compiled_code.get(cell.backend), fingerprint(spec)
-                if code is not None:
-                    code.load(model)
                 run = CellRun(cell, small, own, worker, differences, subject, request.timeout)
                 run = replace(run, checks=checks or request.checks, thorough=request.thorough)
-                result = run.run(tell)
-                if code is not None:
-                    code.store(model)
+                code = self.compiled_code.get(cell.backend)
+                with code.kept(fingerprint(spec)) if code is not None else nullcontext():
+                    result = run.run(tell)
         if finding is not None:
             tell(finding)
             result = CellResult(cell, [finding], seconds=patience.spent, could_not_run=True)

@@ -27,14 +27,8 @@ TABLE = ("tool", "harness")
 PREFIX = "HARNESS_"
 # Variables that the harness reads, but that are not defaults of options.
 OTHERS = (
-    *(
-        "HARNESS_COMPILED_CODE",
-        "HARNESS_CORPUS",
-        "HARNESS_FUZZ",
-        "HARNESS_INTERRUPT_STEP",
-        "HARNESS_RANDOM_MODELS",
-    ),
-    "HARNESS_WORKER",
+    *("HARNESS_COMPILED_CODE", "HARNESS_CORPUS", "HARNESS_FUZZ", "HARNESS_INTERRUPT_STEP"),
+    *("HARNESS_RANDOM_MODELS", "HARNESS_WORKER"),
 )
 # Commands without a table in the file, because the table ``env`` has the variables of ``--env``.
 NO_TABLES = frozenset({"env"})

@@ -24,10 +24,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def keep(model: str, backend: str = "jax", **files: bytes) -> None:
     code = CompiledCode(backend, "python")
-    code.load(model)
-    for name, content in files.items():
-        (code.folder / name).write_bytes(content)
-    code.store(model)
+    with code.kept(model):
+        for name, content in files.items():
+            (code.folder / name).write_bytes(content)
     code.close()
 
 
