@@ -280,9 +280,10 @@ def notes_on(specs: Iterable[Spec]) -> list[str]:
 
 # Fields of programs that are not part of the fingerprint: the model's name, sizes, positions in
 # files, and names of values for messages. (The names of inputs and outputs are in the ports.) The
-# meanings of definitions are left out too, because the nodes contain the equations.
+# meanings of definitions and the calls of nested layers are left out too, because the nodes contain
+# the equations.
 IGNORED_FIELDS = {
-    Program: {"name", "sizes", "names", "structural", "room"},
+    Program: {"name", "sizes", "names", "structural", "room", "composites"},
     Node: {"place"},
     UpdateRule: {"meaning"},
 }

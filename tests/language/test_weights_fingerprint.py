@@ -58,6 +58,17 @@ def test_the_same_in_every_process(usual: str) -> None:
         assert printed.stdout == f"{usual}\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "older"),
+    [
+        (NAME, "fa9662511bcd93b2e0eb757616521191c2a4dc2698bd1531f15538272e19b57a"),
+        ("resnet", "0dbb72be49de857ba8f936652efc1b8672e9f91268edb7d6b1d4bcfcc1f57932"),
+    ],
+)
+def test_weights_of_older_versions_stay_valid(name: str, older: str) -> None:
+    assert fingerprint(harness.load(name)) == older
+
+
 def test_every_model_has_its_own() -> None:
     assert len(MODELS) == 12
     assert len({fingerprint(harness.load(name)) for name in MODELS}) == len(MODELS)
