@@ -184,21 +184,6 @@ def _group_norm(t: Any, node: Any, about: About) -> Result:
     return t.builder.group_norm(t.get(x), settings, weights, about, channels=1)
 
 
-def channels_last(
-    t: Any, x: Operand, shape: Sequence[int], about: About
-) -> tuple[Operand, tuple[int, ...]]:
-    """Add a permutation that moves axis 1 to the end; return its value and shape."""
-    axes = [0, *range(2, len(shape)), 1]
-    new = tuple(shape[a] for a in axes)
-    return t.builder.node("permute", [x], about, new, axes=axes), new
-
-
-def channels_first(t: Any, x: Operand, about: About) -> Operand:
-    """Add a permutation that moves the last axis to position 1."""
-    rank = len(about["shape"])
-    return t.builder.node("permute", [x], about, axes=[0, rank - 1, *range(1, rank - 1)])
-
-
 @RULES.of("MaxPool", "AveragePool")
 def _pool(t: Any, node: Any, about: About) -> Result:
     a, shape = t.attributes(node), t.shape(node.input[0])
@@ -209,9 +194,10 @@ def _pool(t: Any, node: Any, about: About) -> Result:
     pads = pads_of(t, a, shape[2:], kernel, bool(a.get("ceil_mode")))
     op = "max" if node.op_type == "MaxPool" else "mean"
     counted = bool(a.get("count_include_pad")) and not a.get("ceil_mode")
-    value, _ = channels_last(t, t.get(node.input[0]), shape, about)
     windows = {"size": kernel, "stride": list(strides), "dilation": list(dilations), "pads": pads}
-    return channels_first(t, t.builder.pool(value, windows, op, about, counted), about)
+    return t.builder.with_channels_last(
+        t.get(node.input[0]), lambda x, last: t.builder.pool(x, windows, op, last, counted), about
+    )
 
 
 @RULES.of("GlobalAveragePool", "GlobalMaxPool")
@@ -223,12 +209,9 @@ def _global_pool(t: Any, node: Any, about: About) -> Result:
 
 @RULES.of("LRN")
 def _response_norm(t: Any, node: Any, about: About) -> Result:
-    a, shape = t.attributes(node), t.shape(node.input[0])
+    a = t.attributes(node)
     size = a["size"]
-    low = (size - 1) // 2
-    value, last = channels_last(t, t.get(node.input[0]), shape, about)
-    axis = len(last) - 1
-    square = t.builder.node("*", [value, value], about, last)
+    low, axis = (size - 1) // 2, len(about["shape"]) - 1
     windows: dict[str, Any] = {
         "size": [size],
         "stride": [1],
@@ -237,12 +220,17 @@ def _response_norm(t: Any, node: Any, about: About) -> Result:
         "axes": [axis],
         "lowest": False,
     }
-    cut = t.builder.node("windows", [square], about, (*last, size), **windows)
-    total = t.builder.node("sum", [cut], about, last, axis=[axis + 1], keepdims=False)
-    scaled = t.builder.node("*", [plain(a.get("alpha", 1e-4)) / size, total], about, last)
-    below = t.builder.node("+", [plain(a.get("bias", 1.0)), scaled], about, last)
-    power = t.builder.node("**", [below, plain(a.get("beta", 0.75))], about, last)
-    return channels_first(t, t.builder.node("/", [value, power], about, last), about)
+
+    def normalize(value: Operand, last: About) -> Operand:
+        square = t.builder.node("*", [value, value], last)
+        cut = t.builder.node("windows", [square], last, (*last["shape"], size), **windows)
+        total = t.builder.node("sum", [cut], last, axis=[axis + 1], keepdims=False)
+        scaled = t.builder.node("*", [plain(a.get("alpha", 1e-4)) / size, total], last)
+        below = t.builder.node("+", [plain(a.get("bias", 1.0)), scaled], last)
+        power = t.builder.node("**", [below, plain(a.get("beta", 0.75))], last)
+        return t.builder.node("/", [value, power], last)
+
+    return t.builder.with_channels_last(t.get(node.input[0]), normalize, about)
 
 
 @RULES.of("Pad")

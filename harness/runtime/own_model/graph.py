@@ -406,20 +406,15 @@ class GraphBuilder:
     ) -> Operand:
         """Add a call of the shipped ``group_norm``, which has one axis of places, and return the
         result in the shape of ``value``. The arguments are those of :meth:`layer`."""
-        rank = len(about["shape"])
-        axes = [n for n in range(rank) if n != channels % rank] + [channels % rank]
-        last = [about["shape"][axis] for axis in axes]
-        flat = {**about, "shape": (last[0], math.prod(last[1:-1]), last[-1])}
-        value = self._permute(value, axes, {**about, "shape": last})
-        value = self.reshape(value, flat) if rank != 3 else value
+        batch, *places, units = shape = about["shape"]
+        if channels == 1 and places:
+            return self.with_channels_last(
+                value, lambda x, last: self.group_norm(x, settings, weights, last), about
+            )
+        flat = {**about, "shape": (batch, math.prod(places), units)}
+        value = self.reshape(value, flat) if len(shape) != 3 else value
         value = self.layer("group_norm", [value], settings, weights, flat)
-        value = self.reshape(value, {**about, "shape": last}) if rank != 3 else value
-        return self._permute(value, [axes.index(axis) for axis in range(rank)], about)
-
-    def _permute(self, value: Operand, axes: Sequence[int], about: Mapping[str, Any]) -> Operand:
-        """Add a permutation if it moves an axis; return the result."""
-        moves = list(axes) != sorted(axes)
-        return self.add("permute", [value], {"axes": list(axes)}, **about) if moves else value
+        return self.reshape(value, about) if len(shape) != 3 else value
 
     def is_weight(self, operand: Operand) -> bool:
         """Return whether an operand is one of the model's own arrays."""
