@@ -495,6 +495,6 @@ def _find_wrong_rules(sides: Sides) -> dict[str, str]:
                 f"--map {rule}: the spec has no {ours!r}"
                 f"{did_you_mean(ours, known)} (it has: {shorten(', '.join(known), 200)})"
             )
-    for theirs in set(sides.left_out) - sides.entries.keys():
+    for theirs in [name for name in sides.left_out if name not in sides.entries]:
         errors[theirs] = f"--map -={theirs}: the model lacks it{hint(theirs, sides.entries)}"
     return errors
