@@ -147,3 +147,4 @@ def test_the_variable_of_a_size_differs_from_all_others() -> None:
     e.write(f"y = {e.size(Dim.of('len'))}")
     assert e.free_sizes([0]) == ["len_2 = x.shape[1]"]
     assert e.argument(1, "len_2") == "len_2_2"
+    assert e.size(Dim.of("len_2")) == "len_2_3"

@@ -252,6 +252,9 @@ class Emitter:
             and self.home.get(old_value) == self.depth
         ):
             return base
+        return self._unused_name(base)
+
+    def _unused_name(self, base: str) -> str:
         return unique(base, {*self.owner, *self.reserved, *self.size_names.values()})
 
     def render(self, code: Code) -> str:
@@ -301,7 +304,7 @@ class Emitter:
     def _size_name(self, size: str) -> str:
         """Return the variable of a free size. It differs from all other variables."""
         if size not in self.size_names:
-            self.size_names[size] = unique(size, {*self.owner, *self.reserved})
+            self.size_names[size] = self._unused_name(size)
         return self.size_names[size]
 
     def shape(self, shape: Iterable[Dim | int]) -> str:
