@@ -86,7 +86,7 @@ def draw_batches(
     program = spec.program("training", **weights.sizes)
     sizes = [nearest_sizes(program, batch, time) for batch, time in SIZES]
     case = Case(spec, weights.sizes, *sizes[0], seed)
-    other = _other_sizes(spec, weights.sizes)
+    other = _other_sizes(spec, weights.sizes, sorted(input_sizes(program)))
     trained = {"parameters": dict(weights.parameters), "statistics": dict(weights.statistics)}
     floats = {f"output.{p.name}" for p in program.outputs if program.type_of(p).kind == "float"}
     batches: list[Batch] = []
@@ -111,9 +111,9 @@ def draw_batches(
     return batches
 
 
-def _other_sizes(spec: Spec, sizes: Mapping[str, int]) -> Mapping[str, int]:
-    """Return the sizes with other numbers for those that exported code reads from its inputs."""
-    free = sorted(input_sizes(spec.program("training", **sizes)))
+def _other_sizes(spec: Spec, sizes: Mapping[str, int], free: Sequence[str]) -> Mapping[str, int]:
+    """Return the sizes with other numbers for ``free``, which exported code reads from its
+    inputs."""
     # A network that halves an image several times accepts only multiples.
     for factor, more in ((0.5, 1), (1, 1), (2, 0)):
         numbers = {name: int(factor * sizes[name] + more) for name in free}
@@ -122,8 +122,7 @@ def _other_sizes(spec: Spec, sizes: Mapping[str, int]) -> Mapping[str, int]:
             nearest_sizes(spec.program("training", **other), *SIZES[1])
         except HarnessError:
             continue
-        if other != sizes:
-            return other
+        return other
     return sizes
 
 

@@ -83,10 +83,9 @@ def _folded(
         "results": (composite.result,),
     }
     call = Node("call", inputs, (output,), attributes, Block(inputs, body, (output,)))
-    last = next(n for n, node in enumerate(nodes) if output in node.outputs)
-    before = [node for node in nodes[:last] if inside.isdisjoint(node.outputs)]
-    after = [node for node in nodes[last:] if inside.isdisjoint(node.outputs)]
-    return needed_nodes((*before, call, *after), results)
+    replaced = [call if output in node.outputs else node for node in nodes]
+    hidden = inside - {output}
+    return needed_nodes([n for n in replaced if hidden.isdisjoint(n.outputs)], results)
 
 
 def _without_weights(body: Iterable[Node], inputs: Iterable[int]) -> set[int]:

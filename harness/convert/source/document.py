@@ -121,16 +121,12 @@ def _common_arrow(program: Program, calls: Sequence[CallShapes]) -> str:
             dims.append(letters.get(lengths, lengths[0]))
         return tuple(dims)
 
-    first = calls[0]
-    sides = []
-    for side, pairs in (("inputs", first.inputs), ("results", first.results)):
-        sides.append(
-            [
-                (name, common([getattr(call, side)[number][1] for call in calls]))
-                for number, (name, _) in enumerate(pairs)
-            ]
-        )
-    return arrow(program, *sides)
+    def common_pairs(sides: Sequence[Sequence[tuple[str, Shape]]]) -> list[tuple[str, Shape]]:
+        columns = zip(*sides, strict=True)
+        return [(column[0][0], common([shape for _, shape in column])) for column in columns]
+
+    inputs = common_pairs([call.inputs for call in calls])
+    return arrow(program, inputs, common_pairs([call.results for call in calls]))
 
 
 def names(every: Sequence[str]) -> str:
