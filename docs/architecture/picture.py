@@ -43,7 +43,7 @@ BOXES: Mapping[str, tuple[int, str]] = {
     "results": (300, "what came of a run"),
     "oracle": (150, "the float64 reference"),
     "worker": (490, "a process for each backend"),
-    "caching": (112, "compiled code, kept"),
+    "caching": (112, "code and noise, kept"),
     "text": (340, "texts as indices"),
     "environments": (590, "other versions, made once"),
     "cluster": (830, "processes on many machines"),

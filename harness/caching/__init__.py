@@ -1,1 +1,1 @@
-"""Compiled code that is kept between runs, to save time."""
+"""Compiled code and measured noise that are kept between runs, to save time."""

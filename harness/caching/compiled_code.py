@@ -12,15 +12,14 @@ import contextlib
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from secrets import token_hex
 
 import msgpack
 
+from harness.caching.trust import is_private, processor
 from harness.files.atomic import write_whole
 from harness.files.system import cache_folder
 from harness.files.user_file import MIB, FileFault, read_bytes
@@ -44,7 +43,7 @@ class CompiledCode:
 
     def __init__(self, backend: str, python: str) -> None:
         self.folder = Path(tempfile.gettempdir(), f"harness-code-{token_hex(8)}")
-        self._owner = f"{backend}\0{python}\0{_processor()}"
+        self._owner = f"{backend}\0{python}\0{processor()}"
         self._names: dict[str, set[str]] = {}
         self._known: set[str] = set()
 
@@ -129,11 +128,8 @@ def _delete_oldest() -> None:
 def _read(archive: Path) -> dict[str, bytes]:
     """Return the files of an archive by name; return {} if it is missing, damaged or foreign."""
     try:
-        for path in (archive, archive.parent):
-            status = path.lstat()
-            others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-            if status.st_uid != os.geteuid() or others_write or stat.S_ISLNK(status.st_mode):
-                return {}
+        if not (is_private(archive) and is_private(archive.parent)):
+            return {}
         content = read_bytes(archive, MOST + MIB, "compiled code")
     except (OSError, FileFault):
         return {}
@@ -141,11 +137,3 @@ def _read(archive: Path) -> dict[str, bytes]:
     if hashlib.sha256(content).digest() != checksum:
         return {}
     return dict(msgpack.unpackb(content))
-
-
-@cache
-def _processor() -> str:
-    """Return the name and the features of the processor, on which compiled code depends."""
-    keys = ("model name", "flags", "Features")
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(dict.fromkeys(line for line in lines if line.startswith(keys)))

@@ -10,10 +10,10 @@ from harness.command.declared import option
 
 @dataclass(init=False, repr=False, eq=False)
 class CacheOptions:
-    """Show the compiled code that checks keep for later runs, or delete it.
+    """Show the compiled code and the measured noise that are kept for later runs, or delete them.
 
-    The least recently used code is deleted at 1 GiB. 'check --fresh' does not use it.
+    The oldest code is deleted at 1 GiB, the oldest noise at 64 MiB. 'check --fresh' uses neither.
     """
 
-    clear: bool = option(False, "Delete all of it.")
+    clear: bool = option(False, "Delete both.")
     as_json: bool = shared.as_json()

@@ -121,8 +121,8 @@ class RunOptions(CellOptions):
     )
     fresh: bool = option(
         False,
-        "Run all cells, also the cells that --history would skip, and use no compiled code of "
-        "earlier runs.",
+        "Run all cells, also the cells that --history would skip, and use no compiled code "
+        "or noise of earlier runs.",
         section=KEEP,
     )
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Self
 
+from harness.caching import noise_store
 from harness.caching.compiled_code import CompiledCode
 from harness.checking.history import (
     Greetings,
@@ -377,7 +378,7 @@ class CellRunner:
 
         subject: Subject = SpecOnBackend(request.repeat, request.dtypes)
         finding = None
-        with with_time_limit(patience):
+        with with_time_limit(patience), noise_store.unused() if request.fresh else nullcontext():
             try:
                 if own_model is not None:
                     subject = UsersModel(own_model)

@@ -11,6 +11,7 @@ error of a tensor in these runs is its noise. Three more kinds of runs may incre
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harness.arrays import Array, Arrays, widen
+from harness.caching import noise_store
 from harness.oracle.kinks import KINKS, ComparisonRecorder, FlippedComparisons, MaximumRecorder
 from harness.oracle.oracle import ORDERS, TABLE, Oracle
 from harness.oracle.rounding import (
@@ -46,6 +48,7 @@ from harness.oracle.tolerance import (
     telling,
 )
 from harness.program.ir import Program
+from harness.program.serial import digest
 from harness.program.updates import UpdateRule
 from harness.runtime.answers import Misfit, tensor
 from harness.runtime.precision import host_dtype, narrow
@@ -69,7 +72,9 @@ class ZeroSumRecorder(ComparisonRecorder):
     """The oracle with a record of comparisons, and of sums whose result is 0 in exact arithmetic.
 
     ``zeros`` has one item per sum, in order of execution: a boolean mask that marks the result's
-    entries which are 0 in exact arithmetic, or None if there are no such entries.
+    entries which are 0 in exact arithmetic, or None if there are no such entries. ``checksum``
+    covers all arrays that sessions have passed to the oracle; it is None if
+    :mod:`harness.caching.noise_store` is not used.
     """
 
     def __init__(self) -> None:
@@ -77,9 +82,16 @@ class ZeroSumRecorder(ComparisonRecorder):
         self._table = {**self._table, "sum": self._recorded_sum}
 
     def forget(self) -> None:
-        """Delete the record of comparisons and zeros."""
+        """Delete the record of comparisons, zeros and arrays."""
         super().forget()
         self.zeros: list[Array | None] = []
+        self.checksum = hashlib.blake2b() if noise_store.current() is not None else None
+
+    def tensor(self, array: Array) -> Array:
+        """Return the array, and add it to ``checksum``."""
+        if self.checksum is not None:
+            _add_array(self.checksum, array)
+        return super().tensor(array)
 
     def _recorded_sum(self, x: Array, **attributes: Any) -> Array:
         total = np.asarray(_sum(x, **attributes))
@@ -276,15 +288,43 @@ class Reference:
             parts = (part for part in run(self.oracle))
             values = {n: widen(a) for part in parts for n, a in part.items()}
             positive_margin, zeros = self._watching.positive_margin, self._watching.zeros
+            identity = self._identity(values)
             self._watching.forget()
             self.oracle.forget()
 
-        @cache
-        def measured(dtype: str) -> Noise:
+        def measure(dtype: str) -> Noise:
             with self._guard():
                 return self._noise(run, values, positive_margin, zeros, dtype)
 
+        @cache
+        def measured(dtype: str) -> Noise:
+            store, key = noise_store.current(), identity + dtype.encode()
+            if store is None or not identity:
+                return measure(dtype)
+            noise = store.get(key)
+            if noise is None:
+                noise = measure(dtype)
+                store.put(key, noise)
+            return noise
+
         return Expected(values, measured)
+
+    def _identity(self, values: Arrays) -> bytes:
+        """Return a checksum of everything that determines the noise of ``values``, the results of
+        the last run; return b"" if no noise is kept."""
+        checksum = self._watching.checksum
+        if checksum is None:
+            return b""
+        for name, array in values.items():
+            checksum.update(f"{name}\0{self._kind(name)}\0".encode())
+            _add_array(checksum, array)
+        checksum.update(f"{self._programs_digest} {digest(self.oracle.rule)}".encode())
+        checksum.update(noise_store.origin())
+        return checksum.digest()
+
+    @cached_property
+    def _programs_digest(self) -> str:
+        return " ".join([*map(digest, self._programs), *self._orders])
 
     def _noise(
         self,
@@ -402,6 +442,11 @@ class _NoiseOracles:
     flipped: FlippedComparisons = field(default_factory=FlippedComparisons)
     maximum: MaximumRecorder = field(default_factory=MaximumRecorder)
     without_zero_sums: WithoutZeroSums = field(default_factory=WithoutZeroSums)
+
+
+def _add_array(checksum: hashlib.blake2b, array: Array) -> None:
+    checksum.update(f"{array.dtype.str} {array.shape} ".encode())
+    checksum.update(np.ascontiguousarray(array).data)
 
 
 def noise_between(
