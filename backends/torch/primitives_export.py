@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.extend import UsageError
-from harness.extend.program import Node, Shape, pads_of
+from harness.extend.program import Dim, Node, Shape, pads_of
 from harness.extend.source import (
     Code,
     Dialect,
@@ -48,27 +49,41 @@ def windows(e: Emitter, node: Node) -> str:
 
 
 def overlap_add(e: Emitter, node: Node) -> str:
-    """Return source code for the primitive ``overlap_add`` on images: an expression with a
-    placeholder for the operand. It calls torch's ``fold``.
+    """Return source code for the primitive ``overlap_add`` on sequences and images: an expression
+    with a placeholder for the operand. It calls torch's ``fold``, which takes images; a sequence is
+    an image with one column. If the padding differs before and after an axis, the result of
+    ``fold`` has no padding, and is cut.
 
     Raises:
-        UsageError: the values are not images, or the padding is not symmetric.
+        UsageError: the values have more than two axes of windows.
     """
     attributes, shape = node.attributes, e.types[node.inputs[0]].shape
-    even = attributes["padding"] == attributes["after"]
-    if attributes["axes"] != (1, 2) or len(shape) != 6 or not even:
+    axes = attributes["axes"]
+    rank = len(axes)
+    if rank > 2 or axes != (1, 2)[:rank] or len(shape) != 2 + 2 * rank:
         raise UsageError(
-            "cannot be written as source for torch: overlap_add needs [batch, rows, columns, "
-            "channels] and symmetric padding; export to onnx, which has no such limits"
+            "cannot be written as source for torch: overlap_add needs [batch, time, channels] or "
+            "[batch, rows, columns, channels]; export to onnx, which has no such limits"
         )
-    _, rows, columns, *sizes, channels = shape
-    whole = channels * sizes[0] * sizes[1]
-    flat = e.shape((-1, whole, rows * columns))
-    names = ("dilation", "padding", "stride")
-    options = ", ".join(f"{name}={e.shape(attributes[name])}" for name in names)
-    fold = f"{e.shape(attributes['length'])}, {e.shape(sizes)}, {options}"
-    patches = f"^0.permute(0, 5, 3, 4, 1, 2).reshape({flat})"
-    return f"nn.functional.fold({patches}, {fold}).permute(0, 2, 3, 1)"
+    ones: Shape = (Dim(1),) * (2 - rank)
+    counts, sizes = shape[1 : 1 + rank], (*shape[1 + rank : -1], *ones)
+    whole = shape[-1] * sizes[0] * sizes[1]
+    flat = e.shape((-1, whole, math.prod(counts, start=Dim(1))))
+    before, after, lengths = (attributes[n] for n in ("padding", "after", "length"))
+    even = before == after
+    pads = (*(before if even else (Dim(),) * rank), *(Dim(),) * (2 - rank))
+    ends = [a + b + c for a, b, c in zip(before, lengths, after, strict=True)]
+    given = {"dilation": (*attributes["dilation"], *ones), "padding": pads}
+    given["stride"] = (*attributes["stride"], *ones)
+    options = ", ".join(f"{name}={e.shape(value)}" for name, value in given.items())
+    fold = f"{e.shape((*(lengths if even else ends), *ones))}, {e.shape(sizes)}, {options}"
+    order = (0, 2 * rank + 1, *range(1 + rank, 1 + 2 * rank), *range(1, 1 + rank))
+    text = f"nn.functional.fold(^0.permute{e.shape(order)}.reshape({flat}), {fold})"
+    text += ".permute(0, 2, 3, 1)" if rank == 2 else ".squeeze(3).transpose(1, 2)"
+    if even:
+        return text
+    cuts = zip(before, lengths, strict=True)
+    return f"{text}[:, {', '.join(f'{e.size(a)}:{e.size(a + n)}' for a, n in cuts)}]"
 
 
 def _segment_sum(e: Emitter, node: Node) -> str:
