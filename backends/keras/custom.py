@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from keyword import iskeyword
 
-from harness.extend import Program, UsageError
+from harness.extend import ClaimableCall, Program, UsageError
 from harness.extend.program import (
     Block,
     Node,
@@ -26,6 +26,7 @@ from harness.extend.source import (
     unique,
 )
 
+from .image_source import image_lines
 from .primitives_export import LACKING
 from .sizes import find_axis, free_sizes
 from .source import RESERVED, CallWriter, registered
@@ -43,6 +44,7 @@ class Custom:
     - ``trained`` has the names of the weights that are trained.
     - ``nodes`` are all operations on which ``outputs`` depend, including constants.
     - ``results`` are the numbers of the outputs in the whole program.
+    - ``image`` is the source of a convolution or pool, which replaces that of ``nodes``.
     """
 
     program: Program
@@ -56,6 +58,7 @@ class Custom:
     shapes: Mapping[str, tuple[int, ...]]
     trained: frozenset[str]
     integers: frozenset[str]
+    image: Sequence[str] | None = None
 
     def start(self) -> list[str]:
         """Return the source lines of the constructor, which creates the weights."""
@@ -68,9 +71,8 @@ class Custom:
     def method(self, name: str) -> list[str]:
         """Return the source lines of the method ``name``, which computes the equations."""
         arguments = ", ".join(["self", *self.arguments.values()])
-        body = CallWriter(self.program, self.arguments, self.weights).write(
-            self.nodes, self.outputs
-        )
+        writer = CallWriter(self.program, self.arguments, self.weights)
+        body = self.image or writer.write(self.nodes, self.outputs)
         lines = [f"{INDENT * 2}{line}" if line else "" for line in body]
         return [f"{INDENT}def {name}({arguments}):", *lines]
 
@@ -158,6 +160,7 @@ def custom(
         {local: program.shape(port) for local, port in own.items()},
         frozenset(own.keys() - frozen.keys()),
         frozenset(n for n, port in frozen.items() if program.type_of(port).kind == "index"),
+        image_lines(ClaimableCall.of(program, node), attributes) if node.op == "call" else None,
     )
 
 

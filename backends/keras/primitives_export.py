@@ -55,6 +55,9 @@ WORDS = Words(
             *("ops.shape", "ops.scan", "ops.arange", "ops.zeros", "ops.full", "ops.concatenate"),
             *(
                 "ops.pad",
+                "ops.conv",
+                "ops.max_pool",
+                "ops.average_pool",
                 "ops.tensordot",
                 "ops.zeros_like",
                 "ops.ones_like",
@@ -68,6 +71,7 @@ WORDS = Words(
         {
             *("axis", "axes", "keepdims", "dtype", "reverse", "constant_values"),
             *("name", "shape", "initializer", "trainable", "package", "num_segments"),
+            *("strides", "dilation_rate"),
         }
     ),
     python=frozenset({"super", "float"}),

@@ -60,9 +60,13 @@ def _windows(node: Node, shape: Shape, operand: str, text: Text) -> str:
         fill = 'float("-inf")' if attributes["lowest"] else "0.0"
         operand = f"ops.pad({operand}, [{', '.join(every)}], constant_values={fill})"
     for number, axis in reversed([*enumerate(axes)]):
+        if Dim.of(attributes["length"][number]) == shape[axis] + sum(pads[axis], Dim()):
+            operand = f"ops.expand_dims({operand}, axis={axis + 1})"  # windows of one entry
+            continue
         places = _places(node, number, attributes["length"][number], text)
         operand = f"ops.take({operand}, {places}, axis={axis})"
-    return f"ops.transpose({operand}, {order_of_taken(axes, rank)})"
+    order = order_of_taken(axes, rank)
+    return operand if order == sorted(order) else f"ops.transpose({operand}, {order})"
 
 
 def _overlap_add(node: Node, shape: Shape, operand: str, text: Text) -> str:
