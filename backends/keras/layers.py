@@ -181,7 +181,9 @@ def image_arguments(kind: str, layer: ClaimableCall, on_cpu: bool) -> dict[str, 
         stride = int(given["stride"])
         # If the stride exceeds the kernel, Keras returns a larger result.
         found |= {"filters": each, "strides": None if stride > kernel[0] else stride}
-        found["padding"] = None if given["padding"] else "valid"
+        # Padding "same" of Keras cuts what the kernel adds beyond the stride.
+        same = 2 * given["padding"] == kernel[0] - stride
+        found["padding"] = ("same" if same else None) if given["padding"] else "valid"
         return found | {"dilation_rate": 1 if given["dilation"] == 1 else None}
     strides, groups = given["stride"], int(given["groups"])
     found |= {"strides": strides, "padding": _padding(kernel, strides, given["padding"])}

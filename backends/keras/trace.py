@@ -13,13 +13,16 @@ from typing import Any
 from harness.extend import UsageError
 from harness.extend.models import GraphBuilder, Operand, TracedGraph
 
-from . import trace_attention, trace_images  # noqa: F401 (register rules)
-from .trace_rules import OPERATIONS, RULES
+from . import trace_attention, trace_images, trace_recurrent  # noqa: F401 (register rules)
+from .trace_operations import OPERATIONS
+from .trace_rules import RULES, masks_of
 
 # The start of the names of all layers of a block, in models with one flat list of layers.
 BLOCK = re.compile(r"(.*?block_?\d+[a-z]?)_")
 # Names that Keras gives to dropout layers. They count all layers of the process.
 AUTOMATIC = re.compile(r"dropout(_\d+)?")
+# The layers whose rules read a mask, or that ignore it.
+MASKED = ("LSTM", "GRU", "SimpleRNN", "Bidirectional", "TimeDistributed", "GlobalAveragePooling1D")
 # The names of axes of unknown length, for arrays and for images.
 AXES = {4: ("batch", "rows", "columns", "channels")}
 USUAL = ("batch", "time", "features")
@@ -149,11 +152,17 @@ class KerasTranslation:
         about = self.about(results[0], layer.name)
         rules = RULES if isinstance(layer, self.keras.layers.Layer) else OPERATIONS
         rule = rules.get(type(layer).__name__)
-        made = None if rule is None or node_masks(layer) else rule(self, node, inputs, about)
+        kind = type(layer).__name__
+        masks = masks_of(node) if kind not in MASKED else []
+        made = None if rule is None or masks else rule(self, node, inputs, about)
         if made is None:
-            name = f"{type(layer).__module__.partition('.')[0]}.{type(layer).__name__}"
-            made = self.builder.add("unsupported", inputs, {"operator": name}, **about)
-        self.tensors[id(symbols[0])], self.operands[id(symbols[0])] = results[0], made
+            reason = "with a mask" if masks else "with these settings" if rule else ""
+            name = f"{type(layer).__module__.partition('.')[0]}.{kind}"
+            refused = {"operator": name, "reason": reason}
+            made = self.builder.add("unsupported", inputs, refused, **about)
+        every = made if isinstance(made, list) else [made] * len(symbols)
+        for symbol, result, operand in zip(symbols, results, every, strict=True):
+            self.tensors[id(symbol)], self.operands[id(symbol)] = result, operand
         self.modules = before
 
     def _nested(self, node: Any, layer: Any, inner: Any, symbols: Sequence[Any]) -> None:
@@ -172,6 +181,20 @@ class KerasTranslation:
     def tensors_of(self, symbol: Any) -> Any:
         """Return the array of a symbolic tensor."""
         return self.tensors[id(symbol)]
+
+    def operand(self, value: Any) -> Operand | None:
+        """Return the operand of a tensor or number; None for another value. A tensor that depends
+        on no input is a variable of the model or an array of constants."""
+        if isinstance(value, int | float):
+            return value
+        if id(value) in self.operands:
+            return self.operands[id(value)]
+        if id(value) in self.names:
+            return self.weight(value)
+        if not hasattr(value, "shape"):
+            return None
+        array = self.keras.ops.convert_to_numpy(value)
+        return self.builder.add("constant", [], {}, **self.about(value, ""), values=array)
 
     def about(self, tensor: Any, layer: str) -> dict[str, Any]:
         """Return shape, kind, modules and place of a tensor, as :meth:`GraphBuilder.add` takes
@@ -204,8 +227,3 @@ class KerasTranslation:
         pairs = {n: w if isinstance(w, tuple) else (w, "") for n, w in weights.items()}
         nodes = {n: (self.weight(v), turn) for n, (v, turn) in pairs.items()}
         return self.builder.layer(layer, inputs, settings, nodes, about, channels)
-
-
-def node_masks(layer: Any) -> bool:
-    """Return whether a layer starts a mask, which later layers read."""
-    return bool(getattr(layer, "mask_zero", False)) or type(layer).__name__ == "Masking"

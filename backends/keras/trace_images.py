@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.extend.models import Operand
+from harness.extend.models import Operand, short_pads
 
 from .trace_rules import RULES, About, Result, activate, input_shape, pads_of
+
+# The settings of windows that Keras' layers have as one number or as a number for each axis.
+LISTS = ("stride", "dilation")
 
 
 def _windows(layer: Any, kernel: Sequence[int], pads: Any) -> dict[str, Any]:
@@ -45,15 +48,20 @@ def _separable(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Re
     if layer.data_format != "channels_last" or pads is None:
         return None
     own = {**about, "shape": (*about["shape"][:-1], channels * times)}
-    kernel = t.weight(depthwise)
-    kernel = t.builder.node("reshape", [kernel], about, (*size, 1, channels * times))
-    windows = _windows(layer, size, pads)
-    value = t.builder.convolve(inputs[0], kernel, windows, channels, own)
-    if first is not None:
-        table = t.weight(layer.pointwise_kernel)
-        table = t.builder.node("reshape", [table], about, (channels * times, layer.filters))
-        value = t.builder.node("@", [value, table], about)
-    return _with_bias(t, layer, value, about)
+    windows, biased = _windows(layer, size, pads), bool(layer.use_bias)
+    settings = {"kernel": size, "padding": short_pads(pads), **{n: windows[n] for n in LISTS}}
+    settings |= {"units": channels * times, "groups": channels}
+    bias = {"b": layer.bias} if biased else {}
+    name = f"conv{len(size)}d"
+    if first is None:
+        settings["bias"] = biased
+        value = t.layer(name, inputs, settings, {"W": depthwise, **bias}, own)
+    else:
+        settings["bias"] = False
+        value = t.layer(name, inputs, settings, {"W": depthwise}, own)
+        settings = {"units": layer.filters, "kernel": [1] * len(size), "bias": biased}
+        value = t.layer(name, [value], settings, {"W": layer.pointwise_kernel, **bias}, about)
+    return activate(t, layer.activation, value, about)
 
 
 @RULES.of("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
@@ -66,14 +74,35 @@ def _transposed(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> R
         return None
     # Keras' padding "same" cuts the result to the input's length times the stride.
     columns = zip(size, windows["stride"], windows["dilation"], strict=True)
-    rests = [max((n - 1) * step + 1 - stride, 0) for n, stride, step in columns]
+    rests = [(n - 1) * step + 1 - stride for n, stride, step in columns]
     if layer.padding == "same":
-        windows["pads"] = [[n // 2, n - n // 2] for n in rests]
+        windows["pads"] = [[max(n, 0) // 2, max(n, 0) - max(n, 0) // 2] for n in rests]
+    ends = {before for before, _ in windows["pads"]}
+    square = all(len({*values}) == 1 for values in (size, *(windows[n] for n in LISTS), ends))
+    if rank == 2 and square and layer.use_bias and min(rests) >= 0:
+        return _square(t, layer, inputs, windows, about)
     axes = [rank + 1, *range(rank + 1)]
     shape = (channels, *size, units)
     kernel = t.builder.node("permute", [t.weight(layer.kernel)], about, shape, axes=axes)
     value = t.builder.convolve_transposed(inputs[0], kernel, windows, 1, about)
     return _with_bias(t, layer, value, about)
+
+
+def _square(
+    t: Any, layer: Any, inputs: Sequence[Operand], windows: Mapping[str, Any], about: About
+) -> Result:
+    """Add the shipped transposed convolution, whose padding is the same on all sides. Padding
+    "same" of Keras also cuts the last row and column if it has one more at the end."""
+    (before, after), *_ = windows["pads"]
+    batch, tall, wide, units = about["shape"]
+    shape = (batch, tall + after - before, wide + after - before, units)
+    settings = {"units": units, "padding": before}
+    settings |= {n: windows[m][0] for n, m in (("kernel", "size"), *((n, n) for n in LISTS))}
+    weights = {"W": layer.kernel, "b": layer.bias}
+    value = t.layer("conv2d_transpose", inputs, settings, weights, {**about, "shape": shape})
+    for axis, length in ((1, tall), (2, wide)):
+        value = t.builder.cut(value, axis, (0, length, 1), about)
+    return activate(t, layer.activation, value, about)
 
 
 @RULES.of("Cropping1D", "Cropping2D", "Cropping3D", "CenterCrop")

@@ -14,12 +14,11 @@ from typing import Any
 from harness.extend.models import Operand, Rules, short_pads
 
 About = Mapping[str, Any]
-Result = Operand | None
+# A list for the results of an operation with several.
+Result = Operand | list[Operand] | None
 # The translation is a `trace.KerasTranslation`, which imports this module.
 Rule = Callable[[Any, Any, Sequence[Operand], About], Result]
 RULES: Rules[Rule] = Rules()
-# The rules of keras.ops, by the class name of the operation.
-OPERATIONS: Rules[Rule] = Rules()
 ACTIVATIONS = {
     **{n: n for n in ("relu", "sigmoid", "tanh", "softplus", "exp", "log", "silu", "gelu")},
     **{n: n for n in ("relu6", "softsign", "mish", "hard_swish")},
@@ -61,6 +60,12 @@ def activate(t: Any, function: Any, x: Operand, about: About) -> Result:
 def input_shape(t: Any, node: Any, number: int = 0) -> tuple[int, ...]:
     """Return the shape of an input of a layer."""
     return tuple(int(n) for n in t.tensors_of(node.input_tensors[number]).shape)
+
+
+def masks_of(node: Any) -> list[str]:
+    """Return the names of the masks that a call of a layer gets."""
+    given = node.arguments.kwargs.items()
+    return [n for n, value in given if n.endswith("mask") and hasattr(value, "shape")]
 
 
 @RULES.of("Dense")
@@ -237,8 +242,20 @@ def _global_pool(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> 
     if layer.data_format != "channels_last":
         return None
     op = "mean" if "Average" in type(layer).__name__ else "max"
-    axes = list(range(1, rank - 1))
-    return t.builder.node(op, inputs, about, axis=axes, keepdims=bool(layer.keepdims))
+    axes, keepdims = list(range(1, rank - 1)), bool(layer.keepdims)
+    if not masks_of(node):
+        return t.builder.node(op, inputs, about, axis=axes, keepdims=keepdims)
+    if op == "max":
+        return None
+    x, mask = inputs
+    column = (*t.builder.shape_of(mask), 1)
+    inside = t.builder.node("cast", [mask], about, column[:2])
+    inside = t.builder.node("reshape", [inside], about, column)
+    kept = t.builder.node("*", [x, inside], about, input_shape(t, node))
+    total = t.builder.node("sum", [kept], about, axis=axes, keepdims=keepdims)
+    shape = (*about["shape"][:-1], 1)
+    count = t.builder.node("sum", [inside], about, shape, axis=axes, keepdims=keepdims)
+    return t.builder.node("/", [total, count], about)
 
 
 @RULES.of(*(f"{kind}Pooling{n}D" for kind in ("Average", "Max") for n in (1, 2)))
@@ -282,166 +299,3 @@ def _upsample(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Res
         shape[axis] *= times
         x = t.builder.node("reshape", [x], about, shape)
     return x
-
-
-@RULES.of("LSTM", "GRU", "SimpleRNN")
-def _recurrent(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    layer = node.operation
-    name = shipped(layer)
-    if name is None or len(inputs) > 1:
-        return None
-    time, shape = input_shape(t, node)[1], input_shape(t, node)
-    x = inputs[0]
-    if layer.go_backwards:
-        x = t.builder.node("reverse", [x], about, shape)
-    own = {**about, "shape": (shape[0], time, layer.units)}
-    # The harness knows how Keras packs the weights of this layer.
-    h = recurrent_layer(t, name, x, layer.units, layer.name, own)
-    if layer.return_sequences:
-        return h
-    return t.builder.select(h, 1, -1, about)
-
-
-def recurrent_layer(t: Any, name: str, x: Operand, units: int, owner: str, about: About) -> Operand:
-    """Add a shipped recurrent layer, whose weights are those of a layer of the model."""
-    attributes = {
-        "layer": name,
-        "settings": {"units": units},
-        "weights": {},
-        "channels": -1,
-        "rules": [["", owner]],
-        "owner": owner,
-    }
-    return t.builder.add("layer", [x], attributes, **about)
-
-
-def shipped(layer: Any) -> str | None:
-    """Return the shipped layer of a recurrent layer, or None if it has other settings."""
-    kind = type(layer).__name__
-    odd = layer.return_state or layer.stateful or layer.dropout or layer.recurrent_dropout
-    functions = [layer.activation.__name__] + (
-        [] if kind == "SimpleRNN" else [layer.recurrent_activation.__name__]
-    )
-    if odd or not layer.use_bias or functions not in (["tanh"], ["tanh", "sigmoid"]):
-        return None
-    reset = kind == "GRU" and layer.reset_after
-    return {"LSTM": "lstm", "SimpleRNN": "simple_rnn"}.get(
-        kind, "gru_reset_after" if reset else "gru"
-    )
-
-
-@RULES.of("Bidirectional")
-def _bidirectional(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    layer = node.operation
-    inner, back = layer.forward_layer, layer.backward_layer
-    name = shipped(inner) if hasattr(inner, "return_state") else None
-    if name not in ("lstm", "gru_reset_after") or shipped(back) != name or len(inputs) > 1:
-        return None
-    if layer.merge_mode != "concat" or inner.units != back.units:
-        return None
-    batch, time = input_shape(t, node)[:2]
-    units = inner.units
-    own = {**about, "shape": (batch, time, 2 * units)}
-    h = recurrent_layer(t, f"bidirectional_{name}", inputs[0], units, layer.name, own)
-    if inner.return_sequences:
-        return h
-    parts = []
-    for start, index in ((0, -1), (units, 0)):
-        step = t.builder.select(h, 1, index, about)
-        parts.append(t.builder.cut(step, 1, (start, start + units, 1), about))
-    return t.builder.node("concat", parts, about, axis=1)
-
-
-@RULES.of("TimeDistributed")
-def _every_step(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    inner = node.operation.layer
-    if type(inner).__name__ != "Dense":
-        return None
-    weights = {"W": inner.kernel} | ({"b": inner.bias} if inner.use_bias else {})
-    settings = {"units": inner.units, "bias": bool(inner.use_bias)}
-    return activate(t, inner.activation, t.layer("dense", inputs, settings, weights, about), about)
-
-
-BINARY = {
-    "Add": "+",
-    "Subtract": "-",
-    "Multiply": "*",
-    "Divide": "/",
-    "TrueDivide": "/",
-    "Power": "**",
-    "Matmul": "@",
-    "Maximum": "maximum",
-    "Minimum": "minimum",
-}
-UNARY = {
-    **{n.title(): n for n in ("relu", "sigmoid", "tanh", "exp", "log", "sqrt", "sin", "cos")},
-    "Softplus": "softplus",
-    "Silu": "silu",
-    "Negative": "negative",
-    "Absolute": "abs",
-    **{n.title(): n for n in ("erf", "floor", "sign")},
-}
-COMPARISONS = {
-    "Greater": ">",
-    "GreaterEqual": ">=",
-    "Less": "<",
-    "LessEqual": "<=",
-    "Equal": "==",
-    "NotEqual": "!=",
-}
-
-
-@OPERATIONS.of(*BINARY, *COMPARISONS)
-def _binary(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    values = [t.operands.get(id(a), a) for a in node.arguments.args]
-    if len(values) != 2 or not all(isinstance(v, str | int | float) for v in values):
-        return None
-    name = type(node.operation).__name__
-    return t.builder.node((BINARY | COMPARISONS)[name], values, about)
-
-
-@OPERATIONS.of(*UNARY)
-def _unary(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    return t.builder.node(UNARY[type(node.operation).__name__], inputs, about)
-
-
-@OPERATIONS.of("Reshape", "ExpandDims", "Squeeze")
-def _new_shape(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    return t.builder.node("reshape", inputs, about)
-
-
-@OPERATIONS.of("Transpose")
-def _transpose(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    rank = len(about["shape"])
-    axes = node.operation.axes or range(rank)[::-1]
-    return t.builder.node("permute", inputs, about, axes=[a % rank for a in axes])
-
-
-@OPERATIONS.of("Square")
-def _square(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    return t.builder.node("**", [inputs[0], 2], about)
-
-
-@OPERATIONS.of("Softmax", "LogSoftmax")
-def _softmax(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    name = {"Softmax": "softmax", "LogSoftmax": "log_softmax"}[type(node.operation).__name__]
-    axis = node.operation.axis
-    if not isinstance(axis, int):
-        return None
-    return t.builder.node(name, inputs, about, axis=axis % len(about["shape"]))
-
-
-@OPERATIONS.of("Concatenate")
-def _join(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    axis = node.operation.axis % len(about["shape"])
-    return t.builder.node("concat", inputs, about, axis=axis)
-
-
-@OPERATIONS.of("Mean", "Sum", "Max", "Var")
-def _reduce(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    operation, rank = node.operation, len(input_shape(t, node))
-    axis = operation.axis
-    axes = list(range(rank)) if axis is None else [axis] if isinstance(axis, int) else list(axis)
-    name = type(operation).__name__.lower()
-    axes = sorted(a % rank for a in axes)
-    return t.builder.node(name, inputs, about, axis=axes, keepdims=bool(operation.keepdims))

@@ -84,7 +84,7 @@ def _definition(
         f"summary: A loop over time, from {call.place or 'the model'}.",
         "source: The traced model.",
         "inputs:",
-        *(f"  {n}: {_list(s.shape)}" for n, s in zip(names, sequences, strict=True)),
+        *(f"  {n}: {_input(s)}" for n, s in zip(names, sequences, strict=True)),
         "parameters:",
         *(
             f"  {ours}: {{shape: {_list(shapes[theirs])}, init: {{normal: {{std: 0.02}}}}}}"
@@ -147,6 +147,12 @@ def snake_case(text: str) -> str:
 
 def _number(value: Any) -> str:
     return value if isinstance(value, str) else write_number(value)
+
+
+def _input(sequence: TracedCall) -> str:
+    """Return the declaration of a loop's input."""
+    shape = _list(sequence.shape)
+    return f"{{shape: {shape}, boolean: true}}" if sequence.kind == "boolean" else shape
 
 
 def _list(shape: Sequence[Any]) -> str:

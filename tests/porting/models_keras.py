@@ -75,11 +75,61 @@ def layered() -> Any:
     return keras.Model([x, steps], [wide, keras.ops.softmax(s) + s, rows])
 
 
+def slices() -> Any:
+    """Slices, pieces and joined values, with constants."""
+    x = keras.Input((12, 8), name="x")
+    parts = keras.ops.split(x, [2, 5], axis=-1)
+    columns = keras.ops.unstack(layers.Dense(3)(x), axis=2)
+    stacked = keras.ops.stack([columns[0], columns[2]], axis=1) + keras.ops.ones(12)
+    joined = keras.ops.concatenate([parts[0], parts[2]], axis=2)
+    ends = x[:, 0] - x[:, -1] * x[..., 2, :]
+    results = [stacked, joined, ends, x[:, None, 1:3, ::-2], x[:, 3:-1, -3:]]
+    return keras.Model(x, [*results, *keras.ops.split(x, 2, axis=1)])
+
+
+def dilated() -> Any:
+    """Convolutions and pools with settings that Keras' layers lack in a spec: padding at one end,
+    dilation, and groups."""
+    x, wave = keras.Input((12, 12, 4), name="x"), keras.Input((None, 4), name="wave")
+    h = layers.Conv1D(4, 3, dilation_rate=2, padding="causal", activation="relu")(wave)
+    steps = [h, layers.Conv1D(4, 2, groups=2)(wave), layers.ZeroPadding1D(2)(wave)]
+    images = [
+        layers.Conv2D(4, 3, strides=2, padding="same")(x),
+        layers.SeparableConv2D(4, 3, strides=2, padding="same")(x),
+        layers.MaxPooling2D(3, strides=2, padding="same")(x),
+        layers.AveragePooling2D(3, strides=2, padding="same")(x),
+    ]
+    return keras.Model([x, wave], [*steps, *images])
+
+
+def transposed() -> Any:
+    """Transposed convolutions that make an image or a sequence twice as long."""
+    x, steps = keras.Input((5, 6, 4), name="x"), keras.Input((7, 5), name="steps")
+    images = [
+        layers.Conv2DTranspose(3, size, strides=2, padding="same", use_bias=bias)(x)
+        for size, bias in ((2, True), (3, True), (4, True), (3, False))
+    ]
+    waves = [layers.Conv1DTranspose(3, n, strides=2, padding="same")(steps) for n in (3, 4)]
+    return keras.Model([x, steps], [*images, *waves])
+
+
 def masked() -> Any:
-    """An embedding that starts a mask, and a layer without a rule."""
+    """Recurrent layers and a mean that read a mask, of an embedding or of steps of zeros."""
+    words, steps = keras.Input((None,), dtype="int32", name="words"), keras.Input((7, 3))
+    h = layers.Embedding(3, 4, mask_zero=True)(words)
+    h = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(h)
+    h = layers.TimeDistributed(layers.Dense(4))(layers.GRU(4, return_sequences=True)(h))
+    ends = [layers.GlobalAveragePooling1D()(h), layers.Bidirectional(layers.LSTM(3))(h)]
+    ends.append(layers.SimpleRNN(2, go_backwards=True)(h))
+    return keras.Model([words, steps], [*ends, layers.LSTM(2)(layers.Masking()(steps))])
+
+
+def refused() -> Any:
+    """A layer without a rule, a mask that a rule does not read, and settings without a rule."""
     words = keras.Input((7,), dtype="int32", name="words")
     h = layers.Embedding(11, 4, mask_zero=True)(words)
-    return keras.Model(words, layers.GaussianNoise(0.5)(h))
+    h = layers.BatchNormalization()(layers.GaussianNoise(0.5)(h))
+    return keras.Model(words, keras.ops.stack(layers.LSTM(3, return_state=True)(h)))
 
 
 class Own(keras.Model):  # type: ignore[misc]

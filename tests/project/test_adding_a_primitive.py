@@ -46,7 +46,8 @@ def test_every_primitive_stands_in_the_places_of_all(found: set[str]) -> None:
 
 # The files of backends that translate traced models to the spec language.
 TRACERS = {
-    *("trace", "trace_rules", "trace_layers", "trace_moves", "own_decompositions", "patterns"),
+    *("trace", "trace_rules", "trace_layers", "trace_moves", "trace_operations"),
+    *("own_decompositions", "patterns"),
 }
 
 
