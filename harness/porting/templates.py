@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.convert.source.literals import unique
 from harness.errors import UsageError
+from harness.language.axes import find_size_names
 from harness.language.axis_attributes import common_value
 from harness.porting.definitions import Template, write_number
 from harness.porting.equations import Equations
@@ -153,11 +154,11 @@ class BlockWriter:
         for number, name in enumerate(self.block.inputs):
             source = self.parts.sources[name]
             own = self._unique("mask" if source.kind == "boolean" else "x")
-            if number == 0 and len(source.shape) in AXES:
-                self.template.features = source.shape[-1]
-                self.template.features_name = AXES[len(source.shape)][-1]
             names[name] = own
             axes = self._axes(source, number)
+            if number == 0 and len(source.shape) in AXES:
+                self.template.features = source.shape[-1]
+                self.template.features_name = axes[-1]
             text = f"[{', '.join(axes)}]"
             kind = {"boolean": f"{{shape: {text}, boolean: true}}"}.get(source.kind, text)
             if source.kind == "index":
@@ -167,12 +168,16 @@ class BlockWriter:
 
     def _axes(self, source: TracedCall, number: int) -> list[str]:
         usual = AXES.get(len(source.shape), ())
-        axes = []
+        # Names of free sizes, which other inputs of the block may have.
+        shapes = [self.parts.sources[name].shape for name in self.block.inputs]
+        free = find_size_names(length for shape in shapes for length in shape)
+        axes: list[str] = []
         for place, length in enumerate(source.shape):
             if isinstance(length, str):
                 axes.append(length)
             elif number == 0 and usual:
-                axes.append("channels" if usual[place] in source.shape else usual[place])
+                base = "channels" if usual[place] in source.shape else usual[place]
+                axes.append(unique(base, {*free, *axes}))
             else:
                 is_last = place == len(source.shape) - 1
                 axes.append(self.template.number(length, "channels" if is_last else "length"))

@@ -232,6 +232,22 @@ def test_an_axis_of_a_definition_has_no_name_of_a_free_size() -> None:
     assert definition["inputs"] == {"x": ["batch", "channels", "time"]}
 
 
+def test_axes_of_a_definition_are_named_apart_from_the_free_sizes_of_its_inputs() -> None:
+    def build(net: Net, x: str, time: int) -> str:
+        h = net.add("tanh", [net.weight("first", 2, 5, 3)], (2, 5, 3))
+        for path in "ab":
+            at = [(f"{path}@0", "Cross")]
+            h = net.add("@", [h, net.weight(f"{path}.kernel", 3, 3)], (2, 5, 3), at)
+            scores = net.add("@", [h, x], (2, 5, time), at)
+            turned = net.add("permute", [x], (2, time, 3), at, axes=[0, 2, 1])
+            h = net.add("@", [scores, turned], (2, 5, 3), at)
+        return h
+
+    (definition,) = sequence_spec(build)["definitions"]
+    assert definition["inputs"]["x"] == ["batch", "time_2", "features"]
+    assert definition["inputs"]["x_2"] == [2, 3, "time"]
+
+
 def test_an_attribute_has_no_name_of_an_axis_of_the_first_input() -> None:
     block_: Any = None
     templates = [
