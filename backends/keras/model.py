@@ -292,6 +292,7 @@ def _idioms(ops: Any) -> Table:
     return {
         **{name: getattr(ops, name) for name in ("relu", "sigmoid", "log_softmax", "mean")},
         **{name: getattr(ops, name) for name in ("silu", "sign", "logical_not", *LOGIC)},
+        **{f"{name}_along": getattr(ops, name) for name in ("softmax", "log_softmax")},
         # The derivative of ops.clip at both limits is 1, but that of the spec is 0.
         "clip": lambda x, low, high: ops.where(
             ops.logical_and(x > low, x < high), x, ops.stop_gradient(ops.clip(x, low, high))

@@ -9,8 +9,9 @@ UNARY = (
     *("exp", "log", "tanh", "sqrt", "negative", "stop_gradient", "relu", "sigmoid"),
     *("erf", "sin", "cos", "floor", "silu", "sign", "logical_not"),
 )
-# TensorFlow rounds the constants of gelu to float32, also in float64.
-LACKING = ("gelu", "gelu_tanh")
+# TensorFlow rounds the constants of gelu to float32, also in float64. Keras on torch computes a
+# linear softplus above 20.
+LACKING = ("gelu", "gelu_tanh", "softplus", "elu")
 LOGIC = ("equal", "not_equal", "logical_and", "logical_or")
 # In these templates, operands are numbered and attributes have names. ``tensordot`` is missing,
 # because only gradients use it.
@@ -20,6 +21,7 @@ CALLS = {
     **{n: f"ops.{n}({{0}}, axis={{axis}}, keepdims={{keepdims}})" for n in ("sum", "max", "mean")},
     **{n: f"ops.{n}({{0}}, axis={{axis}})" for n in ("expand_dims", "squeeze", "flip")},
     **{n: f"ops.{n}({{0}}, axis=-1)" for n in ("softmax", "log_softmax", "argsort")},
+    **{f"{n}_along": f"ops.{n}({{0}}, axis={{axis}})" for n in ("softmax", "log_softmax")},
     # The derivative of ops.clip at both limits is 1, but that of the spec is 0.
     "clip": "ops.where(ops.logical_and({0} > {low}, {0} < {high}), {0}, "
     "ops.stop_gradient(ops.clip({0}, {low}, {high})))",

@@ -114,8 +114,13 @@ TEMPLATES: Mapping[str, Template] = {
     "gelu": "nn.functional.gelu(%0)",
     "gelu_tanh": 'nn.functional.gelu(%0, approximate="tanh")',
     "silu": "nn.functional.silu(%0)",
+    # Above torch's threshold of 20, softplus is linear, which is visible in float64.
+    "softplus": "nn.functional.softplus(%0, threshold=40)",
+    "elu": "nn.functional.elu(%0)",
     "softmax": "torch.softmax(%0, -1)",
     "log_softmax": "torch.log_softmax(%0, -1)",
+    "softmax_along": "torch.softmax(%0, {axis})",
+    "log_softmax_along": "torch.log_softmax(%0, {axis})",
     "astype": "^0.to({like}.dtype)",
     "permute_dims": "^0.permute{axes}",
     "broadcast_to": "^0.expand{shape}",

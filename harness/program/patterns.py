@@ -9,11 +9,11 @@ None if there is no match.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.program.ir import Node
 
-Match = tuple[str, int, dict[str, float]]
+Match = tuple[str, int, dict[str, Any]]
 
 
 class NodeLookup(Protocol):
@@ -68,33 +68,41 @@ def sigmoid(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
 def softmax(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
     """Match the primitives of a softmax: ``e / sum(e)`` with ``e = exp(x - max(x))``. Return
     ``softmax`` and x; None if there is no match."""
+    return _over_last_axis(g, "softmax", softmax_along(g, inputs))
+
+
+def softmax_along(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
+    """Match the primitives of a softmax over any axis, as in :func:`softmax`. Return
+    ``softmax_along``, x and the axis; None if there is no match."""
     exp, total = g.node(inputs[0], "exp"), g.node(inputs[1], "sum")
-    if (
-        exp is None
-        or total is None
-        or total.inputs != (exp.output,)
-        or not _is_over_last_axis(g, total)
-    ):
+    if exp is None or total is None or total.inputs != (exp.output,):
         return None
-    x = _minus_maximum(g, exp.inputs[0])
-    return None if x is None else ("softmax", x, {})
+    x = _minus_maximum(g, exp.inputs[0], total)
+    return None if x is None else ("softmax_along", x, {"axis": total.attributes["axis"][0]})
 
 
 def log_softmax(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
     """Match the primitives of a log-softmax: ``y - log(sum(exp(y)))`` with ``y = x - max(x)``.
     Return ``log_softmax`` and x; None if there is no match."""
+    return _over_last_axis(g, "log_softmax", log_softmax_along(g, inputs))
+
+
+def log_softmax_along(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
+    """Match the primitives of a log-softmax over any axis, as in :func:`log_softmax`. Return
+    ``log_softmax_along``, x and the axis; None if there is no match."""
     log = g.node(inputs[1], "log")
     total = None if log is None else g.node(log.inputs[0], "sum")
     exp = None if total is None else g.node(total.inputs[0], "exp")
-    if (
-        total is None
-        or exp is None
-        or exp.inputs != (inputs[0],)
-        or not _is_over_last_axis(g, total)
-    ):
+    if total is None or exp is None or exp.inputs != (inputs[0],):
         return None
-    x = _minus_maximum(g, inputs[0])
-    return None if x is None else ("log_softmax", x, {})
+    x = _minus_maximum(g, inputs[0], total)
+    return None if x is None else ("log_softmax_along", x, {"axis": total.attributes["axis"][0]})
+
+
+def _over_last_axis(g: NodeLookup, name: str, match: Match | None) -> Match | None:
+    """Return a match over the last axis with another name and no axis; None for other matches."""
+    last = match is not None and match[2]["axis"] == g.rank(match[1]) - 1
+    return (name, match[1], {}) if match is not None and last else None
 
 
 def _one_sided_limit(g: NodeLookup, inputs: Sequence[int]) -> tuple[int, float, bool] | None:
@@ -118,19 +126,15 @@ def _cofactor(g: NodeLookup, value: int, factor: float) -> int | None:
     return None
 
 
-def _minus_maximum(g: NodeLookup, value: int) -> int | None:
-    """Return x if ``value`` is ``x - max(x)`` along the last axis, otherwise None."""
+def _minus_maximum(g: NodeLookup, value: int, total: Node) -> int | None:
+    """Return x if ``value`` is ``x - max(x)`` along the only axis of a sum, which keeps the axis;
+    otherwise None."""
     node = g.node(value, "subtract")
-    if node is None:
+    if node is None or len(total.attributes["axis"]) != 1 or not total.attributes["keepdims"]:
         return None
     stopped = g.node(node.inputs[1], "stop_gradient")  # before differentiation
     maximum = g.node(node.inputs[1] if stopped is None else stopped.inputs[0], "max")
-    if maximum is None or maximum.inputs != node.inputs[:1] or not _is_over_last_axis(g, maximum):
+    if maximum is None or maximum.inputs != node.inputs[:1]:
         return None
-    return node.inputs[0]
-
-
-def _is_over_last_axis(g: NodeLookup, node: Node) -> bool:
-    """Return whether a reduction (sum or max) is over the last axis, with ``keepdims``."""
-    last = g.rank(node.inputs[0]) - 1
-    return node.attributes["axis"] == (last,) and bool(node.attributes["keepdims"])
+    same = all(maximum.attributes[name] == total.attributes[name] for name in ("axis", "keepdims"))
+    return node.inputs[0] if same else None

@@ -181,6 +181,20 @@ def log_softmax(b: Builder, x: int, axis: int) -> int:
     return b.emit("subtract", z, b.emit("log", total))
 
 
+def softplus(b: Builder, x: int, shift: int) -> int:
+    shift = b.emit("stop_gradient", shift)
+    above, below = b.emit("subtract", x, shift), b.emit("negative", shift)
+    total = b.emit("add", b.emit("exp", above), b.emit("exp", below))
+    return b.emit("add", shift, b.emit("log", total))
+
+
+def elu(b: Builder, x: int, one: float) -> int:
+    zero = b.constant(0.0)
+    below = b.emit("where", b.emit("less_equal", x, zero), x, zero)
+    low = b.emit("subtract", b.emit("exp", below), b.constant(one))
+    return b.emit("where", b.emit("less_equal", x, zero), low, x)
+
+
 @pytest.mark.parametrize(
     ("make", "ops"),
     [
@@ -196,6 +210,10 @@ def log_softmax(b: Builder, x: int, axis: int) -> int:
         # Whether the maximum is stopped: softmax is the same for all shifts, so is its gradient.
         (lambda b, x: softmax(b, x, 1, [1], stopped=False), ["softmax"]),
         (lambda b, x: log_softmax(b, x, 1), ["log_softmax"]),
+        (lambda b, x: softmax(b, x, 0, [0]), ["softmax_along"]),
+        (lambda b, x: log_softmax(b, x, 0), ["log_softmax_along"]),
+        (lambda b, x: softplus(b, x, limited(b, x, 0, 0, True)), ["softplus"]),
+        (lambda b, x: elu(b, x, 1.0), ["elu"]),
         (lambda b, x: b.mean(x, [0], keepdims=False), ["mean"]),
         (lambda b, x: b.emit("exp", b.emit("multiply", b.constant(1), x)), ["exp"]),
         (
@@ -253,9 +271,10 @@ def test_conditions_and_comparisons_of_indices_have_operators() -> None:
         (lambda b, x: sigmoid(b, x, 0.5, 0.5, 0.4), "sigmoid"),
         (lambda b, x: gelu(b, x, 0.7), "gelu"),
         (lambda b, x: b.emit("multiply", x, sign(b, x, 2.0)), "sign"),
-        (lambda b, x: softmax(b, x, 0, [0]), "softmax"),
         (lambda b, x: softmax(b, x, 1, [0, 1]), "softmax"),
-        (lambda b, x: log_softmax(b, x, 0), "log_softmax"),
+        (lambda b, x: softmax(b, x, 0, [1]), "softmax_along"),
+        (lambda b, x: softplus(b, x, x), "softplus"),
+        (lambda b, x: elu(b, x, 0.5), "elu"),
         (
             lambda b, x: b.emit(
                 "divide",

@@ -2,8 +2,9 @@
 exported source code.
 
 The new operations are ``relu``, ``clip``, ``sigmoid``, ``softmax``, ``log_softmax``, ``mean``,
-``select`` and the keys of :data:`EXPRESSIONS`. ``select`` takes one index of an axis and drops the
-axis: ``x[:, -1]``. Comparisons of indices compare integers, not floats.
+``select`` and the keys of :data:`EXPRESSIONS`. ``softmax_along`` and ``log_softmax_along`` have an
+axis, which is not the last one. ``select`` takes one index of an axis and drops the axis: ``x[:,
+-1]``. Comparisons of indices compare integers, not floats.
 """
 
 from __future__ import annotations
@@ -188,6 +189,8 @@ def _permuted(g: Idioms, node: Node) -> Replacement | None:
 # An operation with its operands, a number, or the name of an operand: c and d are conditions, and
 # x and y are values of any kind.
 Form = tuple[Any, ...] | float | str
+BELOW_ZERO = ("less_equal", "x", 0.0)
+SHIFT = ("stop_gradient", ("relu", "x"))
 COMMUTATIVE = ("add", "multiply", "equal")
 EXPRESSIONS: Mapping[str, Form] = {
     "gelu": (
@@ -212,6 +215,17 @@ EXPRESSIONS: Mapping[str, Form] = {
         ),
     ),
     "silu": ("multiply", "x", ("sigmoid", "x")),
+    "softplus": (
+        "add",
+        SHIFT,
+        ("log", ("add", ("exp", ("subtract", "x", SHIFT)), ("exp", ("negative", SHIFT)))),
+    ),
+    "elu": (
+        "where",
+        BELOW_ZERO,
+        ("subtract", ("exp", ("where", BELOW_ZERO, "x", 0.0)), 1.0),
+        "x",
+    ),
     "sign": (
         "where",
         ("less", "x", 0.0),
@@ -311,9 +325,9 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "equal": (_of_integers, _expression),
     "logical_not": (_expression,),
     "where": (_named(patterns.relu), _named(patterns.clip), _expression),
-    "add": (_named(patterns.sigmoid),),
-    "divide": (_named(patterns.softmax), _mean),
-    "subtract": (_named(patterns.log_softmax),),
+    "add": (_named(patterns.sigmoid), _expression),
+    "divide": (_named(patterns.softmax), _named(patterns.softmax_along), _mean),
+    "subtract": (_named(patterns.log_softmax), _named(patterns.log_softmax_along)),
     "multiply": (_once, _expression),
     "squeeze": (_select, _restored),
     "reshape": (_reshaped,),
