@@ -21,6 +21,7 @@ from harness.porting.size_names import SizeNames
 from harness.porting.sizes import ModelGraph, TracedCall
 from harness.porting.structure import LOCAL, ModuleBlock, find_blocks, replace_calls
 from harness.porting.templates import BlockWriter, SpecParts, Use
+from harness.runtime.own_model.names import OUTPUT_SUFFIX
 
 # The number of different integers in an input's declaration.
 BELOW = r"(?<=index: )\d+"
@@ -98,10 +99,11 @@ def _write_spec(
     layers: Mapping[str, Mapping[str, Any]],
 ) -> PortedSpec:
     own = frozenset({*BUILTINS, *graph.sizes, "time", "batch"})
-    _check_outputs([*graph.outputs], [*inputs], own)
+    new_names = _output_names([*graph.outputs], [*inputs], own)
     reserved = own | {*functions}
     calls, loops = name_definitions(graph.calls, layers)
-    graph = replace(graph, calls=calls)
+    returned = {new_names[name]: value for name, value in graph.outputs.items()}
+    graph = replace(graph, calls=calls, outputs=returned)
     layers = {**{name: {} for name in loops}, **layers}
     writer = _Writer(graph, reserved, layers)
     blocks = find_blocks(graph)
@@ -110,8 +112,14 @@ def _write_spec(
         writer = _Writer(graph, reserved, layers)
         root = writer.share_blocks(_splice(blocks, once))
     names = {c.name: str(c.attributes["name"]) for c in graph.calls if c.op == "input"}
-    outputs = {value: output for output, value in graph.outputs.items()}
+    outputs: dict[str, str] = {}
+    for output, value in graph.outputs.items():
+        if value not in names:
+            outputs.setdefault(value, output)
     whole = writer.write(root, names, outputs)
+    # Outputs that are inputs, or that have the value of another output.
+    copies = {n: v for n, v in graph.outputs.items() if outputs.get(v) != n}
+    whole.equations += [f"{n} = {names.get(v) or outputs[v]}" for n, v in copies.items()]
     own_names = (whole.inputs, whole.layers, whole.parameters, whole.constants, graph.outputs)
     words = re.findall(r"\w+", "\n".join(whole.equations))
     size_names = SizeNames(graph.config, reserved.union(inputs, words, *own_names))
@@ -146,25 +154,31 @@ def _name_parts(name: str) -> set[str]:
     return {"_".join(words[a:b]) for a, b in combinations(range(len(words) + 1), 2)}
 
 
-def _check_outputs(outputs: Sequence[str], inputs: Sequence[str], reserved: frozenset[str]) -> None:
-    """Check that the names of the outputs can be names in a spec."""
-    reasons = {
-        name: "an input's name"
-        if name in inputs
-        else "a name of the language"
-        if name in reserved
-        else "no name"
+def _output_names(
+    outputs: Sequence[str], inputs: Sequence[str], reserved: frozenset[str]
+) -> dict[str, str]:
+    """Return the spec's name of each output. If a spec cannot have the model's name, such as
+    ``mean``, the name gets the suffix ``_output``, which ``check --against`` knows.
+
+    Raises:
+        UsageError: the name with the suffix is no name, or another output has it.
+    """
+    taken = reserved | {*inputs}
+    names = {
+        name: f"{name}{OUTPUT_SUFFIX}" if name in taken or iskeyword(name) else name
         for name in outputs
-        if name in reserved | {*inputs}
-        or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)
-        or iskeyword(name)
     }
-    if reasons:
-        listed = ", ".join(f"{name!r} ({reason})" for name, reason in reasons.items())
+    wrong = [
+        name
+        for name, new in names.items()
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", new) or (new != name and new in names)
+    ]
+    if wrong:
         raise UsageError(
-            f"a spec cannot have outputs with these names: {listed}. Let the model return them "
-            "under other keys"
+            f"a spec cannot have outputs with these names: {', '.join(map(repr, wrong))}. Let the "
+            "model return them under other keys"
         )
+    return names
 
 
 class _Writer:

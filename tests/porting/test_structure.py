@@ -282,6 +282,23 @@ def test_a_layer_does_not_take_the_name_of_an_input() -> None:
     assert name not in spec["inputs"]
 
 
+def test_outputs_have_names_that_a_spec_can_have_and_may_be_equal() -> None:
+    net = Net()
+    x = net.image(3, 8)
+    y = net.add("tanh", [x], (2, 3, 8, 8))
+    net.builder.graph["outputs"] = [["mean", y], ["z", y], ["x", x]]
+    graph = simplify(combine([net.builder.graph], {}))
+    declared = {"x": "{shape: [batch, 3, 8, 8]}"}
+    about = {"summary": "s", "source": "s"}
+    spec = yaml.safe_load(write_spec(graph, "net", declared, about, (), LAYERS).text)
+    assert spec["outputs"] == ["mean_output", "z", "x_output"]
+    assert spec["equations"].splitlines() == [
+        "mean_output = tanh(x)",
+        "z = mean_output",
+        "x_output = x",
+    ]
+
+
 def test_weights_that_no_output_needs_are_unused() -> None:
     net = Net()
     y = net.conv(net.image(3, 8), "a", 4, ())

@@ -204,6 +204,15 @@ def test_what_is_returned_has_names(wording: Wording) -> None:
         asked.named(y)
 
 
+def test_an_output_may_have_a_suffix_that_the_key_lacks(tmp_path: Path) -> None:
+    file, y = tmp_path / "net.yaml", tensor(1)
+    text = "summary: s\nsource: s\ninputs: {x: {shape: [batch, 3]}}\nequations: mean_output = 2 * x"
+    file.write_text(f"model: net\n{text}\n")
+    spec = load_spec(str(file))
+    results = Results(spec.programs["training"], spec.programs["inference"])
+    assert results.named({"mean": y}) == {"output.mean_output": y}
+
+
 def test_a_state_may_have_more_axes_of_length_1_and_an_output_may_not(wording: Wording) -> None:
     array = np.zeros((1, 3, 7))
     assert reshaped("state.h", array, (3, 7), np.reshape).shape == (3, 7)

@@ -13,6 +13,8 @@ from harness.program.signature import local_of, result_ports
 from harness.runtime.own_model.contract import Placing
 
 STATE, NOISE = "state", "noise"
+# The end of an output's name in a ported spec that cannot have the model's name, such as ``mean``.
+OUTPUT_SUFFIX = "_output"
 
 
 def placing(
@@ -139,7 +141,8 @@ class Results:
         by_name: dict[str, Any] = {}
         for key, tensor in keyed.items():
             name = key.removeprefix("new_").removeprefix("output.")
-            for full in (self.known.get(name), self.known.get(f"state.{name}")):
+            names = (name, f"state.{name}", f"{name}{OUTPUT_SUFFIX}")
+            for full in map(self.known.get, names):
                 is_listed = not self.asked or name in self.asked or f"state.{name}" in self.asked
                 if full is not None and full not in by_name and is_listed:
                     by_name[full] = tensor
