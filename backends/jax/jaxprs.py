@@ -173,6 +173,8 @@ class JaxprReader:
         avals = [var.aval for var in eqn.invars]
         if name == "scan" and is_over_weights(params, arguments):
             steps = jax.make_jaxpr(unrolled(params))(*avals)
+        elif name == "scan" and (outputs_after := with_outputs_after(params)) is not None:
+            steps = jax.make_jaxpr(outputs_after)(*avals)
         else:
             steps = None if numbers else decompose(name, params, arguments, avals)
         if steps is not None:
@@ -237,6 +239,56 @@ def unrolled(params: dict[str, Any]) -> Callable[..., list[Any]]:
             states, outputs[number] = results[: len(states)], results[len(states) :]
         columns = zip(*(outputs[number] for number in order), strict=True)
         return [*states, *map(jax.numpy.stack, columns)]
+
+    return run
+
+
+def with_outputs_after(params: dict[str, Any]) -> Callable[..., list[Any]] | None:
+    """Return a function that computes the outputs of a scan for all steps at once, after a loop
+    that returns a state; None if the outputs need more than one new state and constants."""
+    closed, count, carries = params["jaxpr"], params["num_consts"], params["num_carry"]
+    jaxpr = closed.jaxpr
+    states, outputs = jaxpr.outvars[:carries], jaxpr.outvars[carries:]
+    computed = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
+    constants = {*jaxpr.invars[:count], *jaxpr.constvars}
+    read: set[Any] = set()
+    after: set[int] = set()
+    waiting = list(outputs)
+    while waiting:
+        var = waiting.pop()
+        if isinstance(var, core.Literal) or var in constants:
+            continue
+        if var in states:
+            read.add(var)
+        elif var not in computed:
+            return None
+        elif id(computed[var]) not in after:
+            after.add(id(computed[var]))
+            waiting += computed[var].invars
+    if len(read) != 1 or not after:
+        return None
+
+    def function(**changed: Any) -> Callable[..., list[Any]]:
+        return core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr.replace(**changed), closed.consts))
+
+    (state,) = read
+    loop = function(outvars=[*states, state])
+    rest = function(
+        invars=[*jaxpr.invars[:count], state],
+        outvars=outputs,
+        eqns=[eqn for eqn in jaxpr.eqns if id(eqn) in after],
+    )
+
+    def run(*arguments: Any) -> list[Any]:
+        own, start = arguments[:count], arguments[count : count + carries]
+
+        def step(old: Sequence[Any], rows: Sequence[Any]) -> tuple[list[Any], Any]:
+            *new, output = loop(*own, *old, *rows)
+            return new, output
+
+        sizes = {"length": params["length"], "reverse": params["reverse"]}
+        last, every = jax.lax.scan(step, list(start), arguments[count + carries :], **sizes)
+        return [*last, *jax.vmap(lambda one: rest(*own, one))(every)]
 
     return run
 

@@ -52,7 +52,8 @@ class JaxTranslation:
         self.used = needed(results)
         self.weights = {v.name for v in self.used if v.op == "weight"}
         self.operands: dict[Value, Operand] = {}
-
+        # The node of each loop and result: the last state and the states of all steps share one.
+        self.loops: dict[tuple[int, str], Operand] = {}
         self.plan: dict[Value, NodePlan] = {}
         # Parts of weights that have several uses, so that no layer can own them.
         self.barred: set[str] = set()

@@ -49,9 +49,12 @@ def _scan(t: JaxTranslation, v: Value) -> NodePlan | None:
     length = int(p["length"])
 
     def emit(g: GraphBuilder, operands: list[Operand], about: dict[str, Any]) -> Operand:
-        turned = [permute(g, o, _swapped(len(g.shape_of(o))), about) for o in operands]
-        shape = (*v.shape[:1], length, *v.shape[1:]) if last else _first_two(v.shape)
-        made = g.add("scan", turned, attributes, **{**about, "shape": shape})
+        key = id(p), str(attributes["output"])
+        if key not in t.loops:
+            turned = [permute(g, o, _swapped(len(g.shape_of(o))), about) for o in operands]
+            shape = (*v.shape[:1], length, *v.shape[1:]) if last else _first_two(v.shape)
+            t.loops[key] = g.add("scan", turned, attributes, **{**about, "shape": shape})
+        made = t.loops[key]
         if last:
             end = 0 if p["reverse"] else length - 1
             more = {"axis": 1, "index": end, "length": length}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from harness.porting.sizes import TracedCall
@@ -26,15 +26,6 @@ class Gate:
         biases = (*self.biases, *other.biases)
         return None if twice else Gate(self.input or other.input, self.state or other.state, biases)
 
-    def cut(self, start: int, stop: int) -> Gate:
-        """Return a part along the last axis."""
-
-        def part(of: Part | None) -> Part | None:
-            return None if of is None else (of[0], of[1] + start, of[1] + stop)
-
-        biases = tuple((name, low + start, low + stop) for name, low, _ in self.biases)
-        return replace(self, input=part(self.input), state=part(self.state), biases=biases)
-
 
 class Step:
     """The calls of one step of a loop over ``x_1`` with states ``h`` and perhaps ``c``."""
@@ -52,30 +43,40 @@ class Step:
         call = self.calls.get(name) if isinstance(name, str) else None
         return call.inputs if call is not None and call.op == op else ()
 
-    def gate(self, name: Any) -> Gate | None:
-        """Return the gate that an operand is, or None."""
+    def gate(self, name: Any, start: int = 0, stop: int | None = None) -> Gate | None:
+        """Return the gate that the entries from ``start`` to ``stop`` of an operand's last axis
+        are, or None."""
         call = self.calls.get(name) if isinstance(name, str) else None
         if call is None:
             return None
-        if call.op == "weight" and len(call.shape) == 1:
-            return Gate(biases=(self._whole(call),))
-        if call.op == "@":
-            weight = self.calls[call.inputs[1]]
-            if weight.op == "weight" and self.is_input(call.inputs[0], "x_1"):
-                return Gate(input=self._whole(weight))
-            if weight.op == "weight" and self.is_input(call.inputs[0], "h"):
-                return Gate(state=self._whole(weight))
-        if call.op == "+":
-            one, other = (self.gate(i) for i in call.inputs)
-            return one.plus(other) if one is not None and other is not None else None
+        stop = int(call.shape[-1]) if stop is None else stop
         a = call.attributes
+        if call.op == "+":
+            one, other = (self.gate(i, start, stop) for i in call.inputs)
+            return one.plus(other) if one is not None and other is not None else None
         if call.op == "slice" and a["axis"] == len(call.shape) - 1 and a["step"] == 1:
-            whole = self.gate(call.inputs[0])
-            return None if whole is None else whole.cut(a["start"], a["stop"])
+            return self.gate(call.inputs[0], start + a["start"], stop + a["start"])
+        part = self._part(call.inputs[1] if call.op == "@" else name, start, stop)
+        if part is not None and call.op != "@":
+            return Gate(biases=(part,)) if len(call.shape) == 1 else None
+        if part is not None and self.is_input(call.inputs[0], "x_1"):
+            return Gate(input=part)
+        if part is not None and self.is_input(call.inputs[0], "h"):
+            return Gate(state=part)
         return None
 
-    def _whole(self, weight: TracedCall) -> Part:
-        return str(weight.attributes["name"]), 0, int(weight.shape[-1])
+    def _part(self, name: Any, start: int, stop: int) -> Part | None:
+        """Return entries of a weight, or of one of several concatenated weights."""
+        call = self.calls[name]
+        if call.op == "weight":
+            return str(call.attributes["name"]), start, stop
+        if call.op == "concat" and call.attributes["axis"] == len(call.shape) - 1:
+            for weight in call.inputs:
+                length = int(self.calls[weight].shape[-1])
+                if start >= 0 and stop <= length:
+                    return self._part(weight, start, stop)
+                start, stop = start - length, stop - length
+        return None
 
     def activated(self, name: Any, op: str) -> Gate | None:
         """Return the complete gate whose activation an operand is, or None."""

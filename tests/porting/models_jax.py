@@ -29,6 +29,19 @@ def refused(params, x):
     return jax.lax.while_loop(lambda v: v.sum() < 10, lambda v: v + 1, h)
 
 
+def rnn_params(key):
+    return {"x": _dense(key, 5, 8), "h": jax.random.normal(key, (8, 8)) / 3, "y": _dense(key, 8, 3)}
+
+
+def rnn(params, x):
+    def step(h, row):
+        h = jnp.tanh(row @ params["x"]["W"] + params["x"]["b"] + h @ params["h"])
+        return h, h @ params["y"]["W"] + params["y"]["b"]
+
+    last, rows = jax.lax.scan(step, jnp.zeros((x.shape[0], 8)), x.swapaxes(0, 1))
+    return {"rows": rows.swapaxes(0, 1), "mean": last}
+
+
 def operators_params(key):
     keys = jax.random.split(key, 4)
     return {
@@ -39,6 +52,15 @@ def operators_params(key):
             "heads": jax.random.normal(keys[3], (6, 2, 3)),
         },
     }
+
+
+@jax.jit
+def _difference(batch, scale):
+    return batch["second"] * scale - batch["first"]
+
+
+def jitted(params, second, first):
+    return _difference({"second": second, "first": first}, params["scale_0"])
 
 
 @jax.jit
