@@ -64,17 +64,17 @@ def open_flax(
 
     Args:
         file: The user's file.
-        target: A module, a class of modules, or a function that makes an nnx module.
+        target: A module, a class of modules, or a function that makes a module.
         tree: The variables of a linen module, or None.
         sizes: The sizes that a class or a function may take.
     """
     nnx, linen = sys.modules.get("flax.nnx"), sys.modules.get("flax.linen")
-    if nnx is not None and _makes_nnx(nnx, target, sizes):
-        target = made(file, file.name, _maker(target), sizes, rngs=nnx.Rngs(0))
+    kinds = tuple(flax.Module for flax in (nnx, linen) if flax is not None)
+    if _makes_module(kinds, target, sizes):
+        random = {} if nnx is None else {"rngs": nnx.Rngs(0)}
+        target = made(file, file.name, _maker(target), sizes, **random)
     if nnx is not None and isinstance(target, nnx.Module):
         return _open_nnx(nnx, target)
-    if linen is not None and inspect.isclass(target) and issubclass(target, linen.Module):
-        target = made(file, file.name, target, sizes)
     if linen is not None and isinstance(target, linen.Module):
         if tree is None:
             raise UsageError(
@@ -86,18 +86,19 @@ def open_flax(
     return None
 
 
-def _makes_nnx(nnx: Any, target: Any, sizes: Mapping[str, int]) -> bool:
-    """Return whether a target is a class of nnx modules, or a function that needs only ``rngs``."""
+def _makes_module(kinds: tuple[type, ...], target: Any, sizes: Mapping[str, int]) -> bool:
+    """Return whether a target is a class of these modules, or a function that needs only sizes and
+    ``rngs``. Without such modules, no function makes one."""
     if inspect.isclass(target):
-        return issubclass(target, nnx.Module)
-    if not inspect.isfunction(target):
+        return issubclass(target, kinds)
+    if not kinds or not inspect.isfunction(target):
         return False
     required = {n for n, p in parameters_of(target).items() if p.default is p.empty}
     return required <= {"rngs", *sizes}
 
 
 def _maker(target: Any) -> Any:
-    """Return a function with the signature of the constructor of an nnx class."""
+    """Return a function with the signature of the constructor of a class."""
     if not inspect.isclass(target):
         return target
 

@@ -62,6 +62,24 @@ def _back(
     return chain[::-1], source if source is not None and source.op in ops else None
 
 
+def drop_mask_casts(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
+    """Let a condition that a model stores as floats, e.g. a mask, stay a condition."""
+    is_cast = call.op == "cast" and call.kind == "boolean"
+    if not is_cast and (call.op != "!=" or call.inputs[1] != 0):
+        return [call]
+    moves, cast = _back(call.inputs[0], done, {"cast"})
+    if cast is None or done[cast.inputs[0]].kind != "boolean":
+        return [call]
+    made: list[TracedCall] = []
+    source = cast.inputs[0]
+    for move in moves:
+        made.append(replace(calls.on(move, [source], move.shape), kind="boolean"))
+        source = made[-1].name
+    return made or source
+
+
 @dataclass(frozen=True)
 class _Heads:
     """A dense layer whose columns are split into heads.

@@ -243,10 +243,13 @@ def _formula(e: Equations, call: TracedCall) -> Expression:
 
 
 def _reshape(e: Equations, call: TracedCall) -> Expression:
-    source, shape = e.whole(call.inputs[0]), list(e.shape(call.inputs[0]))
+    source = e.whole(call.inputs[0])
+    old, new = list(e.shape(call.inputs[0])), list(call.shape)
+    if axes := _moved_unit_axis(old, new):
+        return Expression(f"permute_dims({source.text}, axes={axes})")
     # Axes of length 1 are written as an index.
-    text = source.inside(ATOM) if 1 in [*shape, *call.shape] else source.text
-    return Expression(reshape_text(text, shape, list(call.shape), e.write, call.place))
+    text = source.inside(ATOM) if 1 in [*old, *new] else source.text
+    return Expression(reshape_text(text, old, new, e.write, call.place))
 
 
 def reshape_text(text: str, old: list[Dim], new: list[Dim], write: Write, place: str) -> str:
@@ -274,6 +277,15 @@ def reshape_text(text: str, old: list[Dim], new: list[Dim], write: Write, place:
             sizes = ", ".join(write(n, "size") for n in after)
             text = f"split({text}, axis={start}, sizes=[{sizes}])"
     return text
+
+
+def _moved_unit_axis(old: Sequence[Dim], new: Sequence[Dim]) -> list[int]:
+    """Return the permutation of axes that equals a reshape, if the only axis of length 1 moves."""
+    if old == new or old.count(1) != 1 or new.count(1) != 1:
+        return []
+    axes = [axis for axis, length in enumerate(old) if length != 1]
+    axes.insert(new.index(1), old.index(1))
+    return axes if [old[axis] for axis in axes] == list(new) else []
 
 
 def _unit_axes(text: str, start: int, before: Sequence[Dim], after: Sequence[Dim]) -> str:
@@ -361,7 +373,10 @@ def _attention(e: Equations, call: TracedCall) -> Expression:
     query, key, value = (e.get(i) for i in call.inputs[:3])
     rank = len(e.shape(call.inputs[1]))
     axes = [*range(rank - 2), rank - 1, rank - 2]
-    turned = f"permute_dims({key.text}, axes=[{', '.join(map(str, axes))}])"
+    keys = e.calls[call.inputs[1]]
+    if keys.op == "permute" and key.text.startswith("permute_dims("):  # one permutation for two
+        key, axes = e.get(keys.inputs[0]), [keys.attributes["axes"][axis] for axis in axes]
+    turned = f"permute_dims({key.text}, axes={axes})"
     scale = a["scale"]
     product = f"{query.inside(LEVELS['@'])} @ {turned}"
     if abs(scale * a["width"] ** 0.5 - 1) < 1e-9:

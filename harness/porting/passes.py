@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.porting.attention import AttentionLayers, fold_scales
+from harness.porting.attention import AttentionLayers, drop_mask_casts, fold_scales
 from harness.porting.attention_equations import (
     drop_shifts,
     move_unit_axes,
@@ -39,6 +39,7 @@ PASSES = (
     select_rows,
     recognise_constants,
     drop_gathers,
+    drop_mask_casts,
     join_masks,
     write_integers_as_floats,
     recognise_rotary,

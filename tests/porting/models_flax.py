@@ -53,7 +53,7 @@ class Mlp(nnx.Module):
 class Lstm(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(3)(nn.RNN(nn.LSTMCell(6))(x))
+        return nn.Dense(3)(nn.RNN(nn.LSTMCell(6))(nn.RNN(nn.OptimizedLSTMCell(4))(x)))
 
 
 lstm = Lstm()

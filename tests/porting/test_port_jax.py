@@ -62,6 +62,13 @@ def test_operators_are_translated(tmp_path: Path) -> None:
     assert all(f"{name}(" in ported["equations"] for name in functions)
 
 
+def test_keys_of_a_jitted_dict_keep_their_inputs(tmp_path: Path) -> None:
+    inputs = ("second=batch,time,6", "first=batch,time,6")
+    ported = port(tmp_path, "models_jax.py:jitted:operators_params", *inputs)
+    assert ported["proved"] is True
+    assert ported["equations"].strip() == "y = second * scale_0 - first"
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "lengths"), [("selections", "batch,time,6"), ("windows", "batch,5,6,4")]
@@ -106,6 +113,14 @@ def test_scan_over_stacked_weights_is_a_row_of_layers(reverse: bool) -> None:
     assert products == [((f"layer.{n}", "layer"),) for n in order]
 
 
+def test_outputs_of_a_scan_are_computed_after_the_shipped_layer(tmp_path: Path) -> None:
+    ported = port(tmp_path, "models_jax.py:rnn:rnn_params", "x=batch,time,5")
+    assert ported["proved"] is True
+    assert names_of(ported) == ["simple_rnn", "dense"]
+    assert ported["equations"].splitlines()[0] == "h = simple_rnn(x)"
+    assert ported["outputs"] == ["mean_output", "rows"]
+
+
 @needs_flax
 def test_linen_images_are_layers(tmp_path: Path) -> None:
     ported = port(tmp_path, "models_flax.py:cnn:cnn_variables", "x=batch,12,12,3")
@@ -125,6 +140,14 @@ def test_linen_attention_with_a_causal_mask(tmp_path: Path) -> None:
 
 
 @needs_flax
+def test_function_makes_a_linen_decoder_whose_memory_has_another_length(tmp_path: Path) -> None:
+    model = "models_flax_linen.py:make_decoder:decoder_variables"
+    ported = port(tmp_path, model, "x=batch,5,8", "memory=batch,time,8")
+    assert ported["proved"] is True
+    assert ported["layers"] == {"Block_0": {"layer": "block", "repeat": 2}}
+
+
+@needs_flax
 def test_linen_module_without_variables_is_refused(tmp_path: Path) -> None:
     refused = port(tmp_path, "models_flax.py:cnn", "x=batch,12,12,3", code=2)
     assert "models_flax.py:cnn:VARIABLES" in refused["error"]
@@ -140,10 +163,10 @@ def test_nnx_module_needs_no_parameters(tmp_path: Path) -> None:
 
 
 @needs_flax
-def test_linen_lstm_is_the_shipped_layer(tmp_path: Path) -> None:
+def test_linen_lstms_are_the_shipped_layer(tmp_path: Path) -> None:
     ported = port(tmp_path, "models_flax.py:lstm:lstm_variables", "x=batch,time,3")
     assert ported["proved"] is True
-    assert names_of(ported) == ["lstm", "dense"]
+    assert names_of(ported) == ["lstm", "lstm", "dense"]
 
 
 @needs_flax

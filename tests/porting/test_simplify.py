@@ -240,3 +240,27 @@ def test_an_axis_of_length_1_at_the_front_is_no_part_of_a_reshape() -> None:
     g = Graph(1, 3, 4, 5)
     spec = g.spec(g.add("reshape", [g.x], (1, 60)))
     assert spec["equations"].strip() == "y = merge(x, axes=[1, 2, 3])"
+
+
+def test_an_axis_of_length_1_that_moves_is_permuted() -> None:
+    g = Graph(2, 1, 4, 4)
+    spec = g.spec(g.add("permute", [g.x], (2, 4, 4, 1), axes=[0, 2, 3, 1]))
+    assert spec["equations"].strip() == "y = permute_dims(x, axes=[0, 2, 3, 1])"
+
+
+def test_the_keys_of_an_attention_have_one_permutation() -> None:
+    g = Graph(2, 5, 3, 4)
+    query = g.add("permute", [g.x], (2, 3, 5, 4), axes=[0, 2, 1, 3])
+    key = g.add("permute", [g.x], (2, 3, 4, 5), axes=[0, 2, 3, 1])
+    scores = g.add("softmax", [g.add("@", [query, key], (2, 3, 5, 5))], (2, 3, 5, 5), axis=3)
+    spec = g.spec(g.add("@", [scores, query], (2, 3, 5, 4)))
+    assert "scores = h @ permute_dims(x, axes=[0, 2, 3, 1])" in spec["equations"].splitlines()
+
+
+def test_a_mask_that_is_stored_as_floats_stays_a_condition() -> None:
+    g = Graph(2, 5)
+    mask = g.builder.add("<", [g.x, 1.0], {}, shape=(2, 5), kind="boolean")
+    mask = g.add("reshape", [g.add("cast", [mask], (2, 5))], (2, 1, 5))
+    mask = g.builder.add("!=", [mask, 0.0], {}, shape=(2, 1, 5), kind="boolean")
+    spec = g.spec(g.add("where", [mask, 1.0, 0.0], (2, 1, 5)))
+    assert spec["equations"].strip() == "y = where((x < 1)[:, None], 1, 0)"
