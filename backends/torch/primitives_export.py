@@ -177,7 +177,7 @@ WORDS = Words(
     keywords=frozenset(
         {
             *("dtype", "bias", "batch_first", "bidirectional", "nonlinearity"),
-            *("keepdim", "dims", "strict", "device", "stable", "eps", "approximate"),
+            *("keepdim", "dims", "strict", "device", "stable", "eps", "approximate", "threshold"),
             *("value", "dilation", "padding", "stride", "groups", "count_include_pad"),
         }
     ),

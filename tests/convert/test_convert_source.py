@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -303,6 +304,15 @@ def test_one_times_a_number_that_grows_is_no_identity() -> None:
 
 
 # Words.
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_a_reader_of_exports_knows_the_arguments_in_all_templates(framework: str) -> None:
+    export = pytest.importorskip(f"harness.backends.{framework}.primitives_export")
+    texts = [text for text in export.TEMPLATES.values() if isinstance(text, str)]
+    used = {name for text in texts for name in re.findall(r"(\w+)=", text)}
+    assert used
+    assert used <= export.WORDS.keywords
 
 
 @pytest.mark.parametrize(
