@@ -165,7 +165,7 @@ WORDS = Words(
         {
             *("window_strides", "padding", "lhs_dilation", "rhs_dilation", "dimension_numbers"),
             *("feature_group_count", "stride", "dilation", "groups", "window"),
-            *("keepdims", "approximate", "dtype", "reverse", "constant_values"),
+            *("keepdims", "axis", "approximate", "dtype", "reverse", "constant_values"),
         }
     ),
     python=frozenset({"float", "range", "str"}),
