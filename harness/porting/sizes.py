@@ -93,12 +93,16 @@ class ModelGraph:
         """The trained arrays on which no output depends."""
         calls, waiting = self.by_name, [*self.outputs.values()]
         seen: set[str] = set()
+        # The starts of the names of all arrays of a layer, which has rules instead of their names.
+        starts: tuple[str, ...] = ()
         while waiting:
             name = waiting.pop()
             if name not in seen and (call := calls.get(name)) is not None:
                 waiting += [*call.sources, *_texts(call.attributes)]
+                starts += tuple(f"{theirs}." for _, theirs in call.attributes.get("rules", ()))
             seen.add(name)
-        return [name for name, (_, trained) in self.weights.items() if trained and name not in seen]
+        trained = [name for name, (_, is_trained) in self.weights.items() if is_trained]
+        return [name for name in trained if name not in seen and not name.startswith(starts)]
 
 
 def _texts(value: Any) -> Iterator[str]:
