@@ -22,7 +22,10 @@ BLOCK = re.compile(r"(.*?block_?\d+[a-z]?)_")
 # Names that Keras gives to dropout layers. They count all layers of the process.
 AUTOMATIC = re.compile(r"dropout(_\d+)?")
 # The layers whose rules read a mask, or that ignore it.
-MASKED = ("LSTM", "GRU", "SimpleRNN", "Bidirectional", "TimeDistributed", "GlobalAveragePooling1D")
+MASKED = {
+    *("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional"),
+    *("TimeDistributed", "GlobalAveragePooling1D"),
+}
 # The names of axes of unknown length, for arrays and for images.
 AXES = {4: ("batch", "rows", "columns", "channels")}
 USUAL = ("batch", "time", "features")

@@ -10,14 +10,14 @@ from harness.extend.models import GraphBuilder, Operand
 from .trace_rules import RULES, About, Result, activate, input_shape, masks_of
 
 
-@RULES.of("LSTM", "GRU", "SimpleRNN")
+@RULES.of("LSTM", "GRU", "SimpleRNN", "RNN")
 def _recurrent(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer = node.operation
     name = shipped(layer)
     if name is None or len(inputs) > 1 + len(masks_of(node)):
         return None
     batch, time, _ = shape = input_shape(t, node)
-    own, (x, *mask) = {**about, "shape": (batch, time, layer.units)}, inputs
+    own, (x, *mask) = {**about, "shape": (batch, time, layer.cell.units)}, inputs
     if mask:
         h = _masked(t, layer, inputs, own)
         if h is not None and layer.go_backwards:
@@ -25,7 +25,7 @@ def _recurrent(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Re
     else:
         x = t.builder.node("reverse", [x], about, shape) if layer.go_backwards else x
         # The harness knows how Keras packs the weights of this layer.
-        h = recurrent_layer(t, name, x, layer.units, layer.name, own)
+        h = recurrent_layer(t, name, x, layer.cell.units, layer.name, own)
     if h is None or layer.return_sequences:
         return h
     return t.builder.select(h, 1, -1, about)
@@ -41,7 +41,7 @@ def _masked(t: Any, layer: Any, inputs: Sequence[Operand], about: About) -> Oper
     features = t.builder.shape_of(inputs[0])[-1]
     # The loop has a graph of its own.
     body, place = GraphBuilder("", {}), dict[str, Any](shape=(batch, units))
-    names = ["h", "c"] if "LSTM" in type(layer).__name__ else ["h"]
+    names = ["h", "c"] if shipped(layer) == "lstm" else ["h"]
     states = [body.add("input", [], {"name": n}, **place) for n in names]
     x = body.add("input", [], {"name": "x"}, shape=(batch, features))
     mask = body.add("input", [], {"name": "mask"}, shape=(batch,), kind="boolean")
@@ -55,7 +55,7 @@ def _masked(t: Any, layer: Any, inputs: Sequence[Operand], about: About) -> Oper
         for new, old in zip(step(body, x, states, weights, place), states, strict=True)
     ]
     attributes = {
-        "name": f"Masked{type(layer).__name__}",
+        "name": f"Masked{type(layer.cell).__name__.removesuffix('Cell')}",
         "body": body.graph["nodes"],
         "states": [[n, r, 0.0] for n, r in zip(names, after, strict=True)],
         "over": ["x", "mask"],
@@ -155,18 +155,19 @@ def recurrent_layer(t: Any, name: str, x: Operand, units: int, owner: str, about
 
 
 def shipped(layer: Any) -> str | None:
-    """Return the shipped layer of a recurrent layer, or None if it has other settings."""
-    kind = type(layer).__name__
-    odd = layer.return_state or layer.stateful or layer.dropout or layer.recurrent_dropout
-    functions = [layer.activation.__name__] + (
-        [] if kind == "SimpleRNN" else [layer.recurrent_activation.__name__]
+    """Return the shipped layer of a recurrent layer, or None if it has other settings or cells."""
+    cell = layer.cell
+    name = {"LSTMCell": "lstm", "GRUCell": "gru", "SimpleRNNCell": "simple_rnn"}.get(
+        type(cell).__name__
     )
-    if odd or not layer.use_bias or functions not in (["tanh"], ["tanh", "sigmoid"]):
+    if name is None or layer.return_state or layer.stateful:
         return None
-    reset = kind == "GRU" and layer.reset_after
-    return {"LSTM": "lstm", "SimpleRNN": "simple_rnn"}.get(
-        kind, "gru_reset_after" if reset else "gru"
-    )
+    functions = [cell.activation.__name__]
+    functions += [] if name == "simple_rnn" else [cell.recurrent_activation.__name__]
+    odd = cell.dropout or cell.recurrent_dropout or not cell.use_bias
+    if odd or functions not in (["tanh"], ["tanh", "sigmoid"]):
+        return None
+    return "gru_reset_after" if name == "gru" and cell.reset_after else name
 
 
 @RULES.of("Bidirectional")

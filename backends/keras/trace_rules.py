@@ -76,6 +76,28 @@ def _dense(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result
     return activate(t, layer.activation, t.layer("dense", inputs, settings, weights, about), about)
 
 
+@RULES.of("EinsumDense")
+def _einsum_dense(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
+    """Add a product of matrices, if the last axes of the input and the first of the kernel are
+    summed."""
+    layer, shape = node.operation, input_shape(t, node)
+    sources, result = layer.equation.replace(" ", "").split("->")
+    left, right = sources.split(",")
+    count = next((n for n in range(1, len(right)) if left.endswith(right[:n])), 0)
+    if not count or result != left[:-count] + right[count:]:
+        return None
+    kernel = tuple(int(n) for n in layer.kernel.shape)
+    depth, units, lead = math.prod(kernel[:count]), math.prod(kernel[count:]), shape[:-count]
+    x = t.builder.reshape(inputs[0], {**about, "shape": (*lead, depth)})
+    wide = {**about, "shape": (*lead, units)}
+    if layer.bias is not None and len(layer.bias.shape) != len(kernel) - count:
+        return None
+    weights = {"W": layer.kernel} | ({"b": layer.bias} if layer.bias is not None else {})
+    settings = {"units": units, "bias": layer.bias is not None}
+    value = t.builder.reshape(t.layer("dense", [x], settings, weights, wide), about)
+    return activate(t, layer.activation, value, about)
+
+
 @RULES.of("Embedding")
 def _embedding(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer = node.operation

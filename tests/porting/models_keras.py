@@ -124,12 +124,22 @@ def masked() -> Any:
     return keras.Model([words, steps], [*ends, layers.LSTM(2)(layers.Masking()(steps))])
 
 
+def cells() -> Any:
+    """Loops over cells, and dense layers with several axes."""
+    x = keras.Input((7, 6), name="x")
+    h = layers.RNN(layers.LSTMCell(4), return_sequences=True)(x)
+    h = layers.EinsumDense("abc,cde->abde", output_shape=(None, 2, 4), bias_axes="de")(h)
+    h = layers.EinsumDense("abde,dec->abc", (None, 5), bias_axes="c", activation="relu")(h)
+    return keras.Model(x, [layers.RNN(layers.GRUCell(3))(h), h])
+
+
 def refused() -> Any:
     """A layer without a rule, a mask that a rule does not read, and settings without a rule."""
     words = keras.Input((7,), dtype="int32", name="words")
     h = layers.Embedding(11, 4, mask_zero=True)(words)
     h = layers.BatchNormalization()(layers.GaussianNoise(0.5)(h))
-    return keras.Model(words, keras.ops.stack(layers.LSTM(3, return_state=True)(h)))
+    stacked = layers.RNN(layers.StackedRNNCells([layers.LSTMCell(3), layers.GRUCell(3)]))(h)
+    return keras.Model(words, [*layers.LSTM(3, return_state=True)(h), stacked])
 
 
 class Own(keras.Model):  # type: ignore[misc]

@@ -16,6 +16,10 @@ pytest.importorskip("keras")
 MODELS = Path(__file__).with_name("models_keras.py")
 
 
+# The layers of the model ``refused``.
+NAMES = ("GaussianNoise", "BatchNormalization", "LSTM", "RNN")
+
+
 def port(folder: Path, name: str, *options: str, code: int = 0) -> dict[str, Any]:
     """Port a model of the tests; return what the command prints with ``--json``."""
     arguments = ["port", f"{MODELS}:{name}", "-o", str(folder / "port"), "--check-on", "numpy"]
@@ -54,6 +58,15 @@ def test_convolutions_and_pools_are_written_as_keras_operations(tmp_path: Path) 
     assert all(f"ops.{name}(" in source for name in ("conv", "max_pool", "average_pool"))
 
 
+def test_cells_and_dense_layers_of_several_axes_become_layers(tmp_path: Path) -> None:
+    assert port(tmp_path, "cells")["proved"] is True
+    (path,) = (tmp_path / "port").glob("cells*.yaml")
+    layers = [entry["layer"] for entry in yaml.safe_load(path.read_text())["layers"].values()]
+    assert sorted(layers) == ["dense", "dense", "gru_reset_after", "lstm"]
+    # All weights are compared: no rule leaves out a weight.
+    assert "- =" not in path.with_suffix(".map").read_text()
+
+
 def test_masks_are_ported_with_proof(tmp_path: Path) -> None:
     assert port(tmp_path, "masked")["proved"] is True
     (path,) = (tmp_path / "port").glob("masked*.yaml")
@@ -77,7 +90,7 @@ def test_sequential_model_keeps_its_names(tmp_path: Path) -> None:
 
 def test_layers_without_a_rule_are_named_all_at_once(tmp_path: Path) -> None:
     refused = port(tmp_path, "refused", code=2)["error"]
-    assert all(f"keras.{n}" in refused for n in ("GaussianNoise", "BatchNormalization", "LSTM"))
+    assert all(f"keras.{n}" in refused for n in NAMES)
 
 
 def test_model_with_its_own_call_is_refused(tmp_path: Path) -> None:
