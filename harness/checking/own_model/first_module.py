@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.checking.first_difference import join_names
 from harness.checking.own_model.checks import ModelContext
-from harness.checking.own_model.guesses import Hint
+from harness.checking.own_model.guesses import Hint, guesses_of_module
 from harness.checking.own_model.modules import Event, ModuleComparison
 from harness.checking.own_model.spec_values import SpecValues
 from harness.errors import several
@@ -22,24 +22,50 @@ from harness.worker.remote import WorkerFault
 ENTRIES = 20_000_000
 
 
-def find_first_module(context: ModelContext, material: Arguments, dtype: str) -> Hint:
+def find_first_module(
+    context: ModelContext, material: Arguments, dtype: str, explain: bool
+) -> tuple[Hint, Hint]:
     """Return a hint that names the first module whose output is wrong although its input is right,
-    or the modules between which the first difference arises. Return an empty hint if no module
-    can be compared, or if the framework records no calls of modules.
+    or the modules between which the first difference arises. Return a second hint with a change of
+    the module's layer that would explain its output. A hint is empty if there is nothing to name,
+    e.g. if the framework records no calls of modules.
 
     Args:
         context: The user's model. A worker has loaded it.
         material: The weights and the inputs of the pass.
         dtype: The dtype of the tolerances.
+        explain: Search for a change of the module's layer.
     """
+    nothing = Hint("")
     if context.case.entries > ENTRIES:
-        return Hint("")
+        return nothing, nothing
     recorded = _record(context, material)
     if not recorded["calls"]:
-        return Hint("")
+        return nothing, nothing
     values = SpecValues(context, context.material(material), dtype)
     comparison = ModuleComparison(values, recorded)
-    return describe(comparison) if comparison.compared else Hint("")
+    if not comparison.compared:
+        return nothing, nothing
+    return describe(comparison), _explain(comparison) if explain else nothing
+
+
+def _explain(comparison: ModuleComparison) -> Hint:
+    """Return the hint of the first change of a layer that gives the wrong output of its module from
+    the right inputs. Return an empty hint if there is no such change."""
+    event, values = comparison.first_wrong, comparison.values
+    if event is None or event.is_input or event.unit is None or not math.isfinite(event.error):
+        return Hint("")
+    program, unit = values.program, event.unit
+    numbers = {port.name: port.value for port in program.parameters}
+    weights = {name: values.given[value] for name, value in numbers.items()}
+    inputs = {v: values.arrays[v] for v in unit.reads.inputs if v in values.arrays}
+    array = comparison.arrays[event.array]
+    for hint, changed_program, parameters in guesses_of_module(program, weights, unit.layers):
+        changed = {numbers[name]: array for name, array in parameters.items()}
+        results = values.recompute([event.value], inputs | changed, changed_program)
+        if values.is_explained(array, event.value, results[event.value]):
+            return hint
+    return Hint("")
 
 
 def _record(context: ModelContext, material: Arguments) -> RecordedModules:
@@ -74,47 +100,47 @@ def describe(comparison: ModuleComparison) -> Hint:
     """Describe the first wrong event of a comparison, and the modules that the model never
     calls."""
     count = f"({several(comparison.compared, 'module')} compared)"
-    events = comparison.events
-    at = next((n for n, event in enumerate(events) if event.status == "wrong"), None)
+    first = comparison.first_wrong
     uncalled = _describe_uncalled(comparison)
-    if at is None:
-        last = _last_right(events)
-        right = f"Every compared module is right, so the fault is after {last}" if last else ""
+    if first is None:
+        last = comparison.last_right()
+        right = (
+            f"Every compared module is right, so the fault is after {last.module}" if last else ""
+        )
         return Hint("; ".join(filter(None, (right, uncalled))) + f" {count}")
-    first = events[at]
     assert first.unit is not None
-    text = (_describe_input if first.is_input else _describe_output)(comparison, at)
+    text = (_describe_input if first.is_input else _describe_output)(comparison, first)
     return Hint("; ".join(filter(None, (text, uncalled))) + f" {count}", first.unit.layers)
 
 
-def _describe_output(comparison: ModuleComparison, at: int) -> str:
+def _describe_output(comparison: ModuleComparison, event: Event) -> str:
     """Describe a module whose output is wrong."""
-    event = comparison.events[at]
     unit = event.unit
     assert unit is not None
-    inputs = [e for e in comparison.events if e.is_input and e.unit is unit]
-    is_right = any(e.status == "right" for e in inputs)
     text = f"First wrong module: {unit}: its "
-    text += "input is right, its output" if is_right else "output"
+    text += "input is right, its output" if comparison.is_right(unit) else "output"
     text += f" {_describe_error(comparison, event)}"
     inside = (
         e.module.partition(" (")[0]
-        for e in comparison.events[:at]
-        if e.time > unit.first["start"] and e.status == "right"
+        for e in comparison.events
+        if unit.first["start"] < e.time < event.time and e.status == "right"
     )
     names = [name for name in dict.fromkeys(inside) if name not in ("", unit.name)]
     return f"{text}; right inside it: {join_names(names, most=6)}" if names else text
 
 
-def _describe_input(comparison: ModuleComparison, at: int) -> str:
+def _describe_input(comparison: ModuleComparison, event: Event) -> str:
     """Describe the modules between which the first difference arises."""
-    event = comparison.events[at]
-    before = [e for e in comparison.events[:at] if e.time < event.time]
-    last = _last_right(before)
+    last = comparison.last_right(event)
     text = "First difference: "
-    text += f"between {last} (right) and {event.module}" if last else f"before {event.module}"
-    start = max((e.time for e in before if e.status == "right"), default=0)
-    names = [e.module for e in before if e.status == "unknown" and e.time > start and e.module]
+    text += (
+        f"between {last.module} (right) and {event.module}" if last else f"before {event.module}"
+    )
+    names = [
+        e.module
+        for e in comparison.events
+        if e.status == "unknown" and e.module and (last.time if last else 0) < e.time < event.time
+    ]
     text += f", through {join_names(list(dict.fromkeys(names)))}" if names else ""
     text += f": its input {_describe_error(comparison, event)}"
     maker = next((n for n in comparison.values.nodes if event.value in n.outputs), None)
@@ -136,21 +162,12 @@ def _describe_error(comparison: ModuleComparison, event: Event) -> str:
     return text if step is None else f"{text} from time step {step} on"
 
 
-def _last_right(events: Sequence[Event]) -> str:
-    """Return the name of the last module that is right. Outputs count before inputs, because an
-    input may be right in one module and wrong in the next."""
-    for event in reversed(events):
-        if event.status == "right" and event.module:
-            return event.module
-    return ""
-
-
 def _describe_uncalled(comparison: ModuleComparison) -> str:
     match = comparison.match
     names = [
         f"{modules} (spec: {layer})"
         for layer, modules in match.uncalled.items()
-        if not comparison.right.issuperset(match.layers[layer][0].outputs)
+        if not comparison.is_computed(match.layers[layer][0])
     ]
     return f"the model never calls {join_names(names)}" if names else ""
 

@@ -172,12 +172,19 @@ class Hint:
         return replace(self, text=f"{text}. {self.text}" if self.text else text)
 
     @classmethod
-    def of_attribute(cls, attribute: str, layers: Sequence[str], other: float, own: float) -> Hint:
+    def of_attribute(
+        cls,
+        attribute: str,
+        layers: Sequence[str],
+        other: float,
+        own: float,
+        start: str = RIGHT_IF,
+    ) -> Hint:
         """Make the hint that an attribute of some layers has the value ``other`` instead of
-        ``own``."""
+        ``own``. ``start`` is the start of the text."""
         layers_text = " and ".join(layers) if len(layers) <= FEW else f"{len(layers)} layers"
         subject = f"{attribute} of {layers_text}"
-        words = f"{RIGHT_IF} {subject} is {other:.4g} instead of the spec's {own:.4g}"
+        words = f"{start} {subject} is {other:.4g} instead of the spec's {own:.4g}"
         return cls(words, layers, attribute)
 
 
@@ -188,7 +195,7 @@ Guess = tuple[Hint, Callable[[], ArrayDict]]
 # instead of their names, and the layers are not tried one by one.
 FEW = 4
 # Values of epsilon that frameworks and papers use.
-EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
+EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
 # Pairs of functions that are often confused: the spec's function, and the function of the model.
 CONFUSED = (
     *permutations(("gelu", "gelu_tanh"), 2),
@@ -217,12 +224,8 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
         words = "The model iterates over the batch, but the spec iterates over time"
         hint = Hint(f"{words}: its recurrent layers may need batch_first=True")
         yield hint, lambda: _swap_axes(_run_inference(session, swapped))
-    for layer, text, parameters in hypotheses(material.parameters):
+    for layer, text, parameters in _alter_parameters(material.parameters):
         yield Hint(f"{RIGHT_IF} {text}", (layer,)), with_parameters(parameters)
-    for layer, parameters in _negate_gates(material.parameters):
-        words = f"{RIGHT_IF} 1 - {UPDATE_GATE} replaces {UPDATE_GATE} in {layer}"
-        words += ": the gate can multiply the old state or the candidate state"
-        yield Hint(words, (layer,)), with_parameters(parameters)
     for text, changed in chain(_replace_functions(context.case), alter_programs(programs)):
         yield Hint(f"{RIGHT_IF} {text}"), with_programs(changed)
     for own, layers in sorted(_find_epsilons(programs[1]).items()):
@@ -233,6 +236,38 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
                 if other != own:
                     changed = replace_constant(programs, own, other, group)
                     yield Hint.of_attribute("epsilon", group, other, own), with_programs(changed)
+
+
+def guesses_of_module(
+    program: Program, parameters: ArrayDict, layers: Collection[str]
+) -> Iterator[tuple[Hint, Program, ArrayDict]]:
+    """Yield guesses about the layers that one module computes: a hint, the changed program, and the
+    parameters that change."""
+
+    def is_inside(layer: str) -> bool:
+        return any(f"{layer}.".startswith(f"{outer}.") for outer in layers)
+
+    start = "Its output is right if"
+    for own, all_layers in _find_epsilons(program).items():
+        inside = tuple(filter(is_inside, all_layers))
+        for other in EPSILONS if inside else ():
+            if other != own:
+                (changed,) = replace_constant((program,), own, other, inside)
+                yield Hint.of_attribute("epsilon", inside, other, own, start), changed, {}
+    own_parameters = {n: a for n, a in parameters.items() if is_inside(owner_of(n))}
+    for layer, text, arrays in _alter_parameters(own_parameters):
+        yield Hint(f"{start} {text}", (layer,)), program, arrays
+    for text, (changed,) in alter_programs((program,)):
+        yield Hint(f"{start} {text}", tuple(layers)), changed, {}
+
+
+def _alter_parameters(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
+    """Yield mistakes with parameters: the layer, a description, and the changed parameters."""
+    yield from hypotheses(parameters)
+    for layer, negated in _negate_gates(parameters):
+        text = f"1 - {UPDATE_GATE} replaces {UPDATE_GATE} in {layer}"
+        text += ": the gate can multiply the old state or the candidate state"
+        yield layer, text, negated
 
 
 def _replace_functions(case: Case) -> Iterator[tuple[str, Programs]]:

@@ -15,8 +15,9 @@ from typing import Literal
 
 import numpy as np
 
+from harness.arrays import Array
 from harness.checking.own_model.spec_values import SpecValues
-from harness.program.ir import Node
+from harness.program.ir import Node, reads
 from harness.program.signature import call_key, owner_of
 from harness.runtime.answers import RecordedCall, RecordedModules
 
@@ -190,20 +191,91 @@ class ModuleComparison:
         self.match = ModuleMatch(recorded, layer_calls, values.time)
         self._found: dict[str, int | None] = {}
         events = [*self._compare_units(), *self._search_calls(recorded["calls"])]
-        self.right = self.values.sources(
-            event.value for event in events if event.status == "right" and event.value >= 0
-        )
-        self.events = sorted(
-            (e for e in events if e.status != "wrong" or not self._is_harmless(e)),
-            key=lambda e: (e.time, e.unit is None),
-        )
+        self._observed = {event.value for event in events if event.status == "right"}
+        self.right = self.values.sources(self._observed)
+        self.events: list[Event] = []
+        self.first_wrong: Event | None = None
+        for event in sorted(events, key=lambda e: (e.time, e.unit is None)):
+            if event.status == "wrong" and self.first_wrong is None:
+                if self._is_harmless(event):
+                    continue
+                self.first_wrong = event
+            self.events.append(event)
 
     def _is_harmless(self, event: Event) -> bool:
         """Return whether later values are right although they depend on this value. The module then
-        computes the layer in a different form, e.g. without its activation."""
+        computes the layer in a different form, e.g. without its activation. A later value proves
+        nothing if it would also be right with the wrong value, e.g. because its weights are
+        small."""
         assert event.unit is not None
         values = event.unit.makes.outputs if event.is_input else (event.value,)
-        return self.right.issuperset(values)
+        if not self.right.issuperset(values):
+            return False
+        if self.values.error(self.arrays[event.array], event.value) is None:
+            return True  # the shapes differ
+        changed = {event.value: self.values.arrange(self.arrays[event.array], event.value)}
+        if event.is_input:  # other layers may get the right value
+            changed = self.values.recompute(values, changed)
+        return self._is_visible(changed)
+
+    def _is_visible(self, changed: Mapping[int, Array]) -> bool:
+        """Return whether a value that is right in the model would be wrong after arrays replace
+        some values."""
+        later = self.values.recompute(self._observed, changed)
+        return not all(self.values.agrees(array, value) for value, array in later.items())
+
+    def is_computed(self, node: Node) -> bool:
+        """Return whether later values are right, and would be wrong without the output of a
+        layer."""
+        if not self.right.issuperset(node.outputs):
+            return False
+        zeros = {
+            v: np.zeros_like(a)
+            for v in node.outputs
+            if (a := self.values.arrays.get(v)) is not None
+        }
+        return not zeros or self._is_visible(zeros)
+
+    def is_right(self, unit: Unit) -> bool:
+        """Return whether all inputs of a unit are right. Inputs that depend on weights only do not
+        count, nor do masks."""
+        expected = self.values.varying.intersection(unit.reads.inputs, self.values.arrays)
+        right = {e.value for e in self.events if e.status == "right" and e.unit is unit}
+        return bool(expected) and right.issuperset(expected)
+
+    def last_right(self, wrong: Event | None = None) -> Event | None:
+        """Return the event with the last value that is known to be right on the way to a wrong
+        input, or to the outputs of the model. Values that depend on weights only do not count.
+
+        If several values on the way may be wrong, e.g. those of parallel branches, this is the
+        event before the earliest of them.
+        """
+        right = [
+            event
+            for event in self.events
+            if event.status == "right"
+            and event.value in self.values.varying
+            and (wrong is None or event.time < wrong.time)
+        ]
+        if wrong is None or not right:
+            return right[-1] if right else None
+        # The spec may have the same numbers several times, e.g. in another order of axes.
+        times = {self.values.first_equal(event.value): event.time for event in right}
+        known = self.values.sources(event.value for event in right)
+        between = {
+            value
+            for value in self.values.sources([wrong.value]) - known
+            if self.values.first_equal(value) not in times
+        }
+        starts = [
+            max(times[value] for value in inputs if value in times)
+            for node in self.values.nodes
+            if not between.isdisjoint(node.outputs)
+            and between.isdisjoint(reads(node))
+            and not times.keys().isdisjoint(inputs := [*map(self.values.first_equal, reads(node))])
+        ]
+        time = min(starts, default=right[-1].time)
+        return [event for event in right if event.time == time][-1]
 
     def _find(self, name: str) -> int | None:
         if name not in self._found:
@@ -215,7 +287,8 @@ class ModuleComparison:
         for call in calls:
             values = [v for name in call["outputs"] if (v := self._find(name)) is not None]
             for value in values:
-                yield Event(call["end"], False, "right", call["module"], value=value)
+                if value in self.values.varying:
+                    yield Event(call["end"], False, "right", call["module"], value=value)
             if not values:
                 yield Event(call["end"], False, "unknown", call["module"])
 

@@ -142,11 +142,11 @@ def locate(context: ModelContext, findings: Sequence[Finding]) -> Hint:
     first = next((d for d in forward.deviations if not d.agrees), None) if forward else None
     if forward is not None and first is not None:
         hint = _test_guesses(context, forward) or Hint(
-            _match_other_output(context, first)
-            or _match_function(context, first)
-            or _match_float32(context, forward)
+            _match_other_output(context, first) or _match_function(context, first)
         )
-        hint = _add_module(context, hint, context.case.material, first)
+        hint = _add_module(
+            context, hint, context.case.material, first, _match_float32(context, forward)
+        )
         return hint.with_prefix(f"outputs: {_describe_difference(context, first)}")
     if "cotangent-gradients" in wrong:
         names = [d.name for d in wrong["cotangent-gradients"].deviations if not d.agrees]
@@ -171,12 +171,17 @@ def locate(context: ModelContext, findings: Sequence[Finding]) -> Hint:
     return Hint(f"the outputs and gradients are right; checks that differ: {checks}")
 
 
-def _add_module(context: ModelContext, hint: Hint, material: Arguments, first: Deviation) -> Hint:
-    """Add the first wrong module to a hint. The hint keeps its own layers."""
+def _add_module(
+    context: ModelContext, hint: Hint, material: Arguments, first: Deviation, otherwise: str = ""
+) -> Hint:
+    """Add the first wrong module to a hint. The hint keeps its own layers. If neither the hint nor
+    a change of the module's layer explains the difference, add the text ``otherwise``."""
     # Parts of the model may compute in float32, but do not explain a large difference.
     is_narrow = context.dtype == "float64" and first.error > MOST_NARROW
-    module = find_first_module(context, material, "float32" if is_narrow else context.dtype)
-    text = ". ".join(filter(None, (module.text, hint.text)))
+    dtype = "float32" if is_narrow else context.dtype
+    module, cause = find_first_module(context, material, dtype, explain=not hint.text)
+    hint = hint if hint.text else cause
+    text = ". ".join(filter(None, (module.text, hint.text or otherwise)))
     return replace(hint, text=text, layers=hint.layers or module.layers)
 
 

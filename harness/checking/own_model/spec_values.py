@@ -9,7 +9,9 @@ from functools import cached_property
 import numpy as np
 
 from harness.arrays import Array
+from harness.checking.first_difference import DECISIVE
 from harness.checking.own_model.checks import ModelContext
+from harness.oracle import oracle
 from harness.oracle.tolerance import FLOOR, PRECISION, VOID, K, relative_error
 from harness.oracle.yardstick import FEW, Expected, Reference
 from harness.program.ir import Node, Port, Program, inline_calls, needed_nodes, reads
@@ -31,16 +33,27 @@ class SpecValues:
 
     def __init__(self, context: ModelContext, material: Arguments, dtype: str) -> None:
         self.program: Program = context.case.inference
-        self.time = context.case.time
+        self.batch, self.time = context.case.batch, context.case.time
+        # The inputs, state and weights of the pass, by value.
+        self.given = {
+            port.value: arrays[port.name]
+            for ports, arrays in (
+                (self.program.inputs, material.inputs),
+                (self.program.state, material.state),
+                (self.program.parameters, material.parameters),
+                (self.program.statistics, material.statistics),
+            )
+            for port in ports
+        }
         results = result_ports(self.program, "forward").values()
         self.nodes = needed_nodes(inline_calls(self.program.nodes), results)
         expected = self._expected(context.case.training, material)
         noise = expected.noise(dtype)
         self.arrays: dict[int, Array] = {}
         self._tolerances: dict[int, float] = {}
+        self._equal: dict[int, int] = {}
         for port in (*self.program.inputs, *self.program.state):
-            arrays = material.inputs if port in self.program.inputs else material.state
-            self.arrays[port.value] = arrays[port.name]
+            self.arrays[port.value] = self.given[port.value]
             self._tolerances[port.value] = K * FLOOR
         for name, array in expected.values.items():
             allowed = K * max(noise[name], FLOOR * PRECISION[dtype])
@@ -108,6 +121,14 @@ class SpecValues:
                 return value
         return None
 
+    def first_equal(self, value: int) -> int:
+        """Return the first value with the same numbers as a value, in any order of axes."""
+        if value not in self._equal:
+            array = self.arrays.get(value)
+            found = None if array is None else self.find(array)
+            self._equal[value] = value if found is None else found
+        return self._equal[value]
+
     @cached_property
     def _lengths(self) -> dict[int, float]:
         return {
@@ -123,16 +144,61 @@ class SpecValues:
         if "time" not in dims:
             return None
         expected, allowed = self.arrays[value], self._tolerances[value]
-        each = min(arrangements(array, expected.shape), key=lambda a: self._error(a, value))
+        each = self.arrange(array, value)
         with np.errstate(all="ignore"):
             wrong = ~(np.abs(each - expected) <= allowed * self._scale(value))
         axis = dims.index("time")
         steps = np.flatnonzero(wrong.any(axis=tuple(n for n in range(wrong.ndim) if n != axis)))
         return int(steps[0]) if steps.size else None
 
+    @cached_property
+    def varying(self) -> set[int]:
+        """The values that depend on the inputs or the state. The others depend on weights only."""
+        found = {port.value for port in (*self.program.inputs, *self.program.state)}
+        for node in self.nodes:
+            if not found.isdisjoint(reads(node)):
+                found.update(node.outputs)
+        return found
+
+    def recompute(
+        self, values: Iterable[int], arrays: Mapping[int, Array], program: Program | None = None
+    ) -> dict[int, Array]:
+        """Return some values as the spec computes them after arrays replace other values.
+
+        Args:
+            values: The values to compute.
+            arrays: Value -> the array that replaces it.
+            program: A changed program to run instead, with the same numbers of values.
+        """
+        ends = set(values)
+        nodes = self.nodes if program is None else inline_calls(program.nodes)
+        computed = [node for node in nodes if not arrays.keys() >= set(node.outputs)]
+        results = oracle.run(
+            needed_nodes(computed, ends),
+            {**self.given, **arrays},
+            {**self.program.sizes, "batch": self.batch, "time": self.time},
+            watch=lambda value, _array, _step: arrays.get(value),
+            ends=ends,
+        )
+        return {value: results[value] for value in ends}
+
+    def arrange(self, array: Array, value: int) -> Array:
+        """Return an array in the order of axes with the smallest error."""
+        each = arrangements(array, self.arrays[value].shape)
+        return min(each, key=lambda array: self._error(array, value))
+
+    def is_explained(self, array: Array, value: int, expected: Array) -> bool:
+        """Return whether an array agrees with ``expected``, and clearly differs from a value."""
+        allowed, scale = self._tolerances[value], self._scale(value)
+        each = arrangements(array, expected.shape)
+        error = min((relative_error(a, expected, scale) for a in each), default=np.inf)
+        return (
+            error <= allowed
+            and relative_error(expected, self.arrays[value], scale) > DECISIVE * allowed
+        )
+
     def sources(self, values: Iterable[int]) -> set[int]:
-        """Return the values from which some values are computed, and these values themselves. If a
-        value is right, the values from which it is computed are right."""
+        """Return the values from which some values are computed, and these values themselves."""
         found = set(values)
         for node in reversed(self.nodes):
             if not found.isdisjoint(node.outputs):
