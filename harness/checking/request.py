@@ -18,7 +18,7 @@ from harness.errors import SpecError, UsageError, check_known, did_you_mean, unk
 from harness.language.axes import FREE_SIZES, select_known_sizes
 from harness.language.library import Library
 from harness.language.model import Spec
-from harness.oracle.case import Case
+from harness.oracle.case import HUGE, Case, entries_of
 from harness.oracle.user_arrays import UserArrays
 from harness.program.signature import nearest_sizes
 from harness.results.lines import GivenNumbers
@@ -80,11 +80,28 @@ def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
 def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str, int], int, int]:
     """Return three things for a test case: the sizes by name, the batch size and the number of time
     steps. With ``own``, these are the spec's own sizes, otherwise small sizes. If the user gave
-    arrays, they are the sizes of these arrays."""
+    arrays, they are the sizes of these arrays. Sizes that the user has set are used in both cases,
+    but not as small sizes of a model that is then huge (:func:`is_huge`)."""
     arrays = request.given
     if arrays is not None:
         return arrays.sizes, arrays.batch or SMALL_BATCH, arrays.time or SMALL_TIME
-    requested = select_known_sizes(spec.model.sizes, request.sizes)
+    small = not own and is_huge(spec, request)
+    return _choose_sizes(spec, {} if small else request.sizes, own)
+
+
+def is_huge(spec: Spec, request: Request) -> bool:
+    """Return whether a model has more than :data:`.case.HUGE` numbers at the sizes that the user
+    has set. Then only the check ``own-sizes`` uses these sizes."""
+    if not request.sizes or request.given is not None:
+        return False
+    sizes, batch, time = _choose_sizes(spec, request.sizes, own=False)
+    return entries_of(spec.program(**sizes), batch, time) > HUGE
+
+
+def _choose_sizes(
+    spec: Spec, all_requested: Mapping[str, int], own: bool
+) -> tuple[Mapping[str, int], int, int]:
+    requested = select_known_sizes(spec.model.sizes, all_requested)
     model_sizes = {n: size for n, size in requested.items() if n not in FREE_SIZES}
     if own:
         training = spec.model.training

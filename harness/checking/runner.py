@@ -30,7 +30,7 @@ from harness.checking.known_differences import Differences, known_differences
 from harness.checking.own_model.against import Against
 from harness.checking.own_model.run import UsersModel
 from harness.checking.pairs import group_name, group_of
-from harness.checking.request import Request, case_sizes, check_request, resolve_checks
+from harness.checking.request import Request, case_sizes, check_request, is_huge, resolve_checks
 from harness.checking.run_cell import CellRun, SpecOnBackend, Subject
 from harness.checking.shared_cases import SharedCases
 from harness.environments.columns import Columns, choose
@@ -117,6 +117,9 @@ class Report:
         return 1
 
 
+# The time limit of a cell of a huge model (:func:`.request.is_huge`) in seconds, unless the user
+# sets a limit.
+HUGE_SECONDS = 900.0
 # The first line of a record file describes at most this many models.
 MOST_MODELS = 40
 
@@ -153,6 +156,12 @@ class CellRunner:
             self.sources.setdefault(spec.name, name)
             own[spec.name] = tuple(spec.model.sizes)
         self.applied = [] if alone else describe_missing_sizes(request.sizes, own)
+        self.applied += [
+            f"{name} is huge at these sizes, so only the check own-sizes uses them: it compares "
+            "outputs, loss, gradients and a training step"
+            for name in self.specs.names
+            if is_huge(self.specs[name], request)
+        ]
         for path, reason in (request.against.lacking if request.against else {}).items():
             self.applied.append(f"{request.against} does not run on the path {path}: {reason}")
         if request.given is not None and self.specs.names != (request.given.spec,):
@@ -367,7 +376,9 @@ class CellRunner:
         """Run one cell. The worker process of its backend stays alive for further cells. ``checks``
         are patterns of check names; if they are empty, the request's patterns apply."""
         spec, worker, request = self.specs[cell.spec], self.workers[cell.backend], self.request
-        patience = TimeLimit(request.timeout, self.stopping)
+        huge = is_huge(spec, request)
+        seconds = HUGE_SECONDS if huge and request.timeout == Request.timeout else request.timeout
+        patience = TimeLimit(seconds, self.stopping)
         own_model = self._own_model(cell.backend)
         # Known differences are faults of framework layers, so they do not apply to a user's model.
         differences = Differences() if own_model else self.differences
@@ -392,8 +403,11 @@ class CellRunner:
                 finding = harness_fault(error)
             else:
                 self._report_start(cell, worker)
-                run = CellRun(cell, small, own, worker, differences, subject, request.timeout)
-                run = replace(run, checks=checks or request.checks, thorough=request.thorough)
+                run = CellRun(cell, small, own, worker, differences, subject, seconds)
+                checks = checks or request.checks
+                if huge and checks != ("*",):
+                    checks = (*checks, "own-sizes")
+                run = replace(run, checks=checks, thorough=request.thorough or huge)
                 code = self.compiled_code.get(cell.backend)
                 with code.kept(fingerprint(spec)) if code is not None else nullcontext():
                     result = run.run(tell)

@@ -251,8 +251,11 @@ def off_kinks(
     """Draw test arrays by ``draw_once(seed)`` with up to ``tries`` different seeds. Return the
     first seed whose arrays avoid all kinks, and these arrays. If there is no such seed, return the
     seed with the largest :func:`kink_margin`, and its arrays."""
+    first_seed = seed * SEEDS_TRIED
+    if tries == 1:
+        return first_seed, draw_once(first_seed)
     best: tuple[float, int, Arguments] | None = None
-    for candidate_seed in range(seed * SEEDS_TRIED, seed * SEEDS_TRIED + tries):
+    for candidate_seed in range(first_seed, first_seed + tries):
         material = draw_once(candidate_seed)
         margin = kink_margin(program, material)
         if best is None or margin > best[0]:

@@ -126,9 +126,9 @@ Name = TypeVar("Name", bound=Hashable)
 Noise = Mapping[str, float]
 # A function that computes with a session and yields one or more mappings of values to compare.
 Run = Callable[[Session], Iterable[Arrays]]
-FEW = ("reversed",)
-"""The orders of summation that are run for a large model, in addition to "plain". In float64,
-"plain" is the oracle itself and shows no rounding error."""
+FEW, FAST = ("reversed",), ("halved",)
+"""The orders of summation that are run for a large and for a huge model, in addition to "plain". In
+float64, "plain" is the oracle itself and shows no rounding error."""
 OTHERS = tuple(order for order in ORDERS if order != "plain")
 # Rounding may flip a float32 comparison if the gap between its operands, relative to the larger
 # operand, is at most SMALL_GAP or at most NOISE_GAP times the typical noise.

@@ -62,7 +62,7 @@ CHECKS: Mapping[str, Check] = {
     "optimizer-steps": trajectories.optimizer_steps,
     "large-sizes": thresholds.large_sizes,
     "large-counts": thresholds.large_counts,
-    "own-sizes": values.own_sizes,
+    "own-sizes": thresholds.own_sizes,
 }
 
 # Checks that also run on a user's own arrays. All other checks need special inputs or parameters:

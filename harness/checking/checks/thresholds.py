@@ -16,7 +16,7 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.checking.checks.context import Context
 from harness.checking.checks.extremes import extreme_material, least_noise, offset_material
 from harness.errors import SpecError
-from harness.oracle.case import Case, entries_of, step_values
+from harness.oracle.case import HUGE, Case, entries_of, step_values
 from harness.oracle.draw import draw
 from harness.oracle.kinks import farthest_from_kinks, off_kinks
 from harness.oracle.tolerance import FLOOR, PRECISION, ROUNDOFF, Deviation, prefixed, scales
@@ -240,18 +240,10 @@ def large_sizes(context: Context) -> Iterator[Finding]:
     gradients, this step is the only comparison of float32 gradients.
     """
     case, other = (large_case(context.case, context.own, phase) for phase in LARGE)
-    finding, remote = Finding("large-sizes"), context.remote
-    steps = context.dtype == "float32" and case.training.loss is not None
-    if not (steps and remote.automatic):
-        opened_context = context.open_case(case)
-        finding = opened_context.compare_gradients(
-            "large-sizes", case.material, _expected_results(case)
-        )
-    if steps:
-        finding.deviations += _compare_step(context, case)
+    remote, finding = context.remote, _compare_training(context, "large-sizes", case)
     context.open_case(other)
     finding.deviations += prefixed(
-        "inference, ", _compare_inference(context, other, other.material, "main")
+        "inference, ", _compare_inference(context, "large-sizes", other, other.material, "main")
     )
     factor = FACTORS.get(context.dtype, FACTOR)
     far_arguments = {"far logits": extreme_material(other, factor)}
@@ -259,16 +251,48 @@ def large_sizes(context: Context) -> Iterator[Finding]:
         far_arguments["far from zero"] = moved
     for label, material in far_arguments.items():
         remote.load(material)
+        key = (label, factor)
         deviations = _compare_inference(
-            context, other, material, (label, factor), least_noise(other)
+            context, "large-sizes", other, material, key, least_noise(other)
         )
         finding.deviations += prefixed(f"{label}, ", deviations)
     finding.sizes = f"{case.sizes_text}; inference at {other.sizes_text}"
     yield finding
 
 
+def own_sizes(context: Context) -> Iterator[Finding]:
+    """Compare results and gradients of the loss, in float32 a training step, and inference, in new
+    sessions at the spec's own sizes. Most other checks use small sizes.
+
+    A huge model is compared only in float32 if the command includes this dtype.
+    """
+    own = context.own
+    if context.brief and own.entries > HUGE:
+        return
+    finding = _compare_training(context, "own-sizes", own)
+    context.open_case(own)
+    finding.deviations += prefixed(
+        "inference, ", _compare_inference(context, "own-sizes", own, own.material, "main")
+    )
+    finding.sizes = own.sizes_text
+    yield finding
+
+
+def _compare_training(context: Context, check: str, case: Case) -> Finding:
+    """Compare results and gradients of a training pass, and in float32 a whole training step. If
+    the framework's autodiff computes the gradients, only the step compares them."""
+    finding = Finding(check)
+    steps = context.dtype == "float32" and case.training.loss is not None
+    if not (steps and context.remote.automatic):
+        opened_context = context.open_case(case)
+        finding = opened_context.compare_gradients(check, case.material, _expected_results(case))
+    if steps:
+        finding.deviations += _compare_step(context, case)
+    return finding
+
+
 def _compare_inference(
-    context: Context, case: Case, material: Arguments, key: Any, floor: float = 0.0
+    context: Context, check: str, case: Case, material: Arguments, key: Any, floor: float = 0.0
 ) -> list[Deviation]:
     """Compare outputs and loss of inference on the test arrays ``material``. The assumed noise is
     at least ``floor``, because a kernel for large sizes may overflow or cancel although the kernel
@@ -276,7 +300,7 @@ def _compare_inference(
     targets = None if case.inference.loss is None else material.targets
     expected = case.forward("inference", material, key, targets).at_least(floor)
     results = context.remote.forward("inference", material.inputs, material.state, targets)
-    return context.finding("large-sizes", results, expected).deviations
+    return context.finding(check, results, expected).deviations
 
 
 def _compare_step(context: Context, case: Case) -> list[Deviation]:

@@ -191,13 +191,3 @@ def carried_state(context: Context) -> Iterator[Finding]:
     fault = "{} differs after another batch: state was not reset"
     finding.faults += list_differences(first_results, again, fault, bits=True)
     yield finding
-
-
-def own_sizes(context: Context) -> Iterator[Finding]:
-    """Compare results and gradients of the loss in a new session at the spec's own sizes. Most
-    other checks use small sizes."""
-    own = context.own
-    expected = own.gradients(own.material, "main")
-    finding = context.open_case(own).compare_gradients("own-sizes", own.material, expected)
-    finding.sizes = own.sizes_text
-    yield finding

@@ -1,0 +1,70 @@
+"""Checks of a model that is huge at the sizes that the user has set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from places import TESTS
+
+from harness.checking import request as request_module
+from harness.checking.request import Request, case_sizes, is_huge
+from harness.checking.run import Engine
+from harness.language.model import load_spec
+from harness.results.cell import CellResult
+from harness.results.findings import Finding
+
+SPEC = "lesson6/simple_rnn"
+
+
+@pytest.fixture(autouse=True)
+def huge_from_10000_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_module, "HUGE", 10_000)
+
+
+def run(**options: object) -> tuple[Mapping[str, Finding], CellResult, list[str]]:
+    asked = {"backends": ("numpy",), "dtypes": ("float32",), "sizes": {"hidden": 250}, **options}
+    with Engine(Request(specs=(SPEC,), **asked)) as engine:  # type: ignore[arg-type]
+        (result,) = engine.run().results
+        return {finding.check: finding for finding in result.findings}, result, engine.applied
+
+
+def test_only_own_sizes_uses_huge_sizes() -> None:
+    spec = load_spec(SPEC)
+    asked = Request(sizes={"hidden": 250})
+    assert is_huge(spec, asked)
+    assert case_sizes(spec, asked, own=False) == case_sizes(spec, Request(), own=False)
+    assert case_sizes(spec, asked, own=True)[0]["hidden"] == 250
+    few = Request(sizes={"hidden": 20})
+    assert not is_huge(spec, few)
+    assert case_sizes(spec, few, own=False)[0]["hidden"] == 20
+
+
+def test_all_checks_run_and_own_sizes_too() -> None:
+    findings, result, notes = run()
+    assert result.verdict == "agree"
+    assert "hidden 250" in findings["own-sizes"].sizes
+    # Two outputs, the loss and seven gradients, and the same gradients and loss of a step.
+    assert findings["own-sizes"].comparisons >= 18
+    assert "values" not in findings  # only its findings, e.g. outputs
+    assert "outputs" in findings
+    assert len([note for note in notes if SPEC in note]) == 1
+
+
+def test_own_sizes_is_added_to_the_checks_that_the_user_names() -> None:
+    findings, _, _ = run(checks=("values",))
+    assert {"outputs", "own-sizes"} <= {*findings}
+    assert "shapes" not in findings
+
+
+@pytest.mark.parametrize("hidden", [250, 20])
+def test_a_fault_from_200_units_differs_only_in_own_sizes(
+    monkeypatch: pytest.MonkeyPatch, hidden: int
+) -> None:
+    monkeypatch.syspath_prepend(TESTS / "mutants")
+    monkeypatch.setenv("PYTHONPATH", str(TESTS / "mutants"))
+    findings, _, _ = run(
+        backends=("mutants-1",), device="rounded-from200-units", sizes={"hidden": hidden}
+    )
+    differing = [check for check, finding in findings.items() if finding.verdict == "differ"]
+    assert differing == (["own-sizes"] if hidden == 250 else [])
