@@ -61,6 +61,7 @@ class BenchKeywords(TypedDict, total=False):
     modes: Names
     path: str
     rounds: int
+    quick: bool
     tune: bool
     seed: int
     folders: Folders

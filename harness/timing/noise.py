@@ -18,6 +18,7 @@ SPREAD = 0.1
 # The allowed load from other processes, per core.
 BUSY = 0.5
 UNRELIABLE = "not to be relied on"
+ROUGH = f"{UNRELIABLE}: rough, because --quick times few rounds"
 
 
 @dataclass(frozen=True)

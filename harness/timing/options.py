@@ -43,6 +43,12 @@ class TimingOptions:
         "fastest", shared.COMPILED, "or fastest (the fastest path with right results)"
     )
     rounds: int = shared.rounds()
+    quick: bool = option(
+        False,
+        "Give rough speeds in half a minute: by default training steps of one model, on the path "
+        "native, with 2 rounds.",
+        shown=True,
+    )
     tune: bool = option(False, "Also try environment variables that are known to increase speed.")
     seed: int = shared.seed("Seed of the random data and of the order of the backends.")
     folders: tuple[Path, ...] = shared.folders()
@@ -63,7 +69,8 @@ class BenchOptions(TimingOptions):
     Lesson 6 is twelve small character models of a fast.ai notebook, which ship as lesson6/NAME
 
     A cell gets a speed only if its results agree with the oracle, and if the backend proves that it
-    did all of the work. For a quick look, use 'harness bench SPEC --path native --rounds 2'.
+    did all of the work. For a quick look, use 'harness bench --quick' or 'harness bench SPEC
+    --quick'.
 
     The exit code is 0 if every cell has a speed, 1 if a cell has none or --baseline finds a
     regression, 2 for wrong usage or a wrong spec, and 3 if a backend could not run.

@@ -41,6 +41,15 @@ TUNINGS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+# The defaults of ``--quick``.
+QUICK: Mapping[str, Any] = {
+    "specs": ("lesson6/keras_gru",),
+    "modes": ("train",),
+    "path": "native",
+    "rounds": 2,
+}
+
+
 @dataclass(frozen=True)
 class BenchRequest(TimingOptions):
     """The request of a benchmark: which cells to time, and how. The class :class:`.TimingOptions`
@@ -54,6 +63,8 @@ class BenchRequest(TimingOptions):
         Raises:
             UsageError: a pattern matches no model.
         """
+        if given.get("quick"):
+            given = {**QUICK, **{name: value for name, value in given.items() if value != ()}}
         specs = Library(given.get("folders", ())).expand_patterns(given.get("specs", ()))
         modes = tuple(dict.fromkeys(given.get("modes", MODES)))
         return build(cls, {**given, "specs": specs, "modes": modes})

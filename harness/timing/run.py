@@ -16,7 +16,7 @@ from harness.results.speeds import SpeedFile
 from harness.timing.card import list_slowdowns
 from harness.timing.contestant import BenchEvents, Contestant, TimedResult
 from harness.timing.json_file import document
-from harness.timing.noise import Load, describe_other_load, find_doubts
+from harness.timing.noise import ROUGH, Load, describe_other_load, find_doubts
 from harness.timing.request import BenchPlan, BenchRequest, Entry, Group
 from harness.timing.rounds import measure
 from harness.timing.workload import TimedCase
@@ -71,6 +71,7 @@ class LocalTimer:
             if result.measured:
                 reasons = find_doubts(result.record.rate, load, cores)
                 reasons += [*result.record.doubts, *list_slowdowns(result.record.card)]
+                reasons += [ROUGH] * self._request.quick
                 result.record.doubts = reasons
         self._own = threads
         return results

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from process_faults.support import allow_interrupts, is_gone, wait_until
 
+from harness.timing.noise import ROUGH
+
 HARNESS = shutil.which("harness", path=os.path.dirname(sys.executable)) or "harness"
 TINY = (
     *("bench", "lesson6/three_char", "--backend", "numpy", "--path", "derived", "--rounds", "2"),
@@ -62,6 +64,14 @@ def test_file_markdown_and_comparison_with_itself(tmp_path: Path) -> None:
     # The other batch was not asked for, and is not missed.
     assert re.search(r"10000% .*: (.*; nothing else|nothing) changed\n$", second.stdout)
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_quick_speeds_are_marked_as_rough(tmp_path: Path) -> None:
+    command = [HARNESS, *TINY, "--mode", "forward", "--quick", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (cell,) = json.loads(done.stdout)["benchmarks"]
+    assert ROUGH in cell["extra_info"]["doubts"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

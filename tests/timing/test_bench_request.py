@@ -43,6 +43,14 @@ def test_default_is_all_of_lesson_6_in_both_modes() -> None:
     assert {g.time for g in groups} == {3, 8}
 
 
+def test_quick_is_one_model_with_few_rounds_unless_the_user_says_otherwise() -> None:
+    quick = BenchRequest.of({"quick": True, "specs": ()})
+    assert [(g.spec.name, g.mode) for g in groups_of(quick)] == [("lesson6/keras_gru", "train")]
+    assert (quick.path, quick.rounds) == ("native", 2)
+    other = BenchRequest.of({"quick": True, "specs": ("gpt",), "path": "derived"})
+    assert (other.specs, other.path, other.modes) == (("gpt",), "derived", ("train",))
+
+
 def test_sweep() -> None:
     groups = groups_of(
         BenchRequest(
