@@ -77,22 +77,28 @@ def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
     return Case(spec, sizes, batch, time, request.seed, request.given)
 
 
+def make_huge_case(spec: Spec, request: Request) -> Case:
+    """Make the test case of a huge model (:func:`is_huge`) at the sizes that the user has set."""
+    sizes, batch, time = _choose_sizes(spec, request.sizes, own=True)
+    return Case(spec, sizes, batch, time, request.seed)
+
+
 def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str, int], int, int]:
     """Return three things for a test case: the sizes by name, the batch size and the number of time
     steps. With ``own``, these are the spec's own sizes, otherwise small sizes. If the user gave
     arrays, they are the sizes of these arrays. Sizes that the user has set are used in both cases,
-    but not as small sizes of a model that is then huge (:func:`is_huge`)."""
+    unless the model is then huge (:func:`is_huge`)."""
     arrays = request.given
     if arrays is not None:
         return arrays.sizes, arrays.batch or SMALL_BATCH, arrays.time or SMALL_TIME
-    small = not own and is_huge(spec, request)
-    return _choose_sizes(spec, {} if small else request.sizes, own)
+    return _choose_sizes(spec, {} if is_huge(spec, request) else request.sizes, own)
 
 
 def is_huge(spec: Spec, request: Request) -> bool:
     """Return whether a model has more than :data:`.case.HUGE` numbers at the sizes that the user
-    has set. Then only the check ``own-sizes`` uses these sizes."""
-    if not request.sizes or request.given is not None:
+    has set. Then only the check ``own-sizes`` uses these sizes. A user's own model has fixed sizes,
+    so it is never huge."""
+    if not request.sizes or request.given is not None or request.against is not None:
         return False
     sizes, batch, time = _choose_sizes(spec, request.sizes, own=False)
     return entries_of(spec.program(**sizes), batch, time) > HUGE

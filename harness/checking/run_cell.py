@@ -83,7 +83,8 @@ class CellRun:
     """A cell with everything that is needed to run its checks.
 
     ``case`` is a test case with small sizes, and ``own`` is a test case of the same spec with the
-    spec's own sizes. ``checks`` are patterns of check names, e.g. ``train*``. ``differences`` has
+    spec's own sizes. ``huge`` is a test case with the sizes that the user has set, if the model is
+    then huge. ``checks`` are patterns of check names, e.g. ``train*``. ``differences`` has
     the known differences of frameworks.
     """
 
@@ -96,6 +97,7 @@ class CellRun:
     timeout: float = CELL_SECONDS
     checks: tuple[str, ...] = ("*",)
     thorough: bool = False
+    huge: Case | None = None
 
     def run(self, report: Callable[[Finding], None] = lambda _: None) -> CellResult:
         """Run the cell's checks, and call ``report`` with each finding. Errors in the backend and
@@ -139,7 +141,7 @@ class CellRun:
         if lacking:
             yield Finding("open", faults=[lacking], verdict="unsupported")
             return
-        names = choose_checks(self.checks, self.thorough)
+        names = choose_checks(self.checks, self.thorough or self.huge is not None)
         try:
             opened = self.subject.open(self, names, result)
         except WorkerFault as fault:
@@ -263,6 +265,7 @@ class SpecOnBackend:
             cell.path,
             cell.dtype,
             cell.device,
+            huge=run.huge,
             repeat=self.repeat,
             brief=cell.dtype == "float64" and self._runs_elsewhere("float32", run),
         )

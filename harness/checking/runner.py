@@ -376,8 +376,11 @@ class CellRunner:
         """Run one cell. The worker process of its backend stays alive for further cells. ``checks``
         are patterns of check names; if they are empty, the request's patterns apply."""
         spec, worker, request = self.specs[cell.spec], self.workers[cell.backend], self.request
-        huge = is_huge(spec, request)
-        seconds = HUGE_SECONDS if huge and request.timeout == Request.timeout else request.timeout
+        seconds = (
+            HUGE_SECONDS
+            if is_huge(spec, request) and request.timeout == Request.timeout
+            else request.timeout
+        )
         patience = TimeLimit(seconds, self.stopping)
         own_model = self._own_model(cell.backend)
         # Known differences are faults of framework layers, so they do not apply to a user's model.
@@ -395,6 +398,7 @@ class CellRunner:
                     subject = UsersModel(own_model)
                     self._check_names(subject, cell, spec, worker)
                 small, own = self.case(spec, own=False), self.case(spec, own=True)
+                huge = self.cases.get(spec, "huge") if is_huge(spec, request) else None
             except OracleFault as fault:
                 finding = Finding("oracle", faults=[str(fault)], verdict=fault.verdict)
             except HarnessError:
@@ -407,7 +411,7 @@ class CellRunner:
                 checks = checks or request.checks
                 if huge and checks != ("*",):
                     checks = (*checks, "own-sizes")
-                run = replace(run, checks=checks, thorough=request.thorough or huge)
+                run = replace(run, checks=checks, huge=huge, thorough=request.thorough)
                 code = self.compiled_code.get(cell.backend)
                 with code.kept(fingerprint(spec)) if code is not None else nullcontext():
                     result = run.run(tell)
@@ -436,7 +440,7 @@ class CellRunner:
     def case(self, spec: Spec, *, own: bool) -> Case:
         """Return a spec's test case at small sizes, or with ``own`` at the spec's own sizes. If the
         user gave arrays, both test cases have the sizes of these arrays."""
-        return self.cases.get(spec, own=own and self.request.given is None)
+        return self.cases.get(spec, "own" if own and self.request.given is None else "small")
 
     def _launch(self, backend: str) -> Launch:
         request = self.request

@@ -12,13 +12,16 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal
 
-from harness.checking.request import Request, make_case
+from harness.checking.request import Request, make_case, make_huge_case
 from harness.language.model import Spec
 from harness.oracle.case import Case, check_finite_results
 from harness.oracle.complex_step import complex_step_gap
 from harness.oracle.time_limit import OracleFault
 
+Kind = Literal["small", "own", "huge"]
+"""The sizes of a test case: small sizes, the spec's own sizes, or the sizes of a huge model."""
 KEPT = 32
 """The number of specs whose cases stay in memory; Lesson 6 has fewer specs."""
 
@@ -31,7 +34,7 @@ class SharedCases:
     def __init__(self, request: Request, capacity: int = KEPT) -> None:
         self.request, self.capacity = request, capacity
         self.proofs: dict[str, float] = {}
-        self._cases: OrderedDict[str, dict[bool, Case]] = OrderedDict()
+        self._cases: OrderedDict[str, dict[Kind, Case]] = OrderedDict()
         self._faults: dict[str, OracleFault] = {}
         self._left: Counter[str] = Counter()
         self._turns: dict[str, threading.Lock] = {}
@@ -51,8 +54,8 @@ class SharedCases:
                 self._cases.pop(spec, None)
                 self._turns.pop(spec, None)
 
-    def get(self, spec: Spec, *, own: bool) -> Case:
-        """Return a spec's test case at small sizes, or with ``own`` at the spec's own sizes.
+    def get(self, spec: Spec, kind: Kind) -> Case:
+        """Return a spec's test case at sizes of this kind.
 
         Raises:
             OracleFault: the oracle could not make the test case, in this call or in an earlier
@@ -61,19 +64,21 @@ class SharedCases:
         with self._get_lock(spec.name):
             if spec.name in self._faults:
                 raise self._faults[spec.name]
-            case = self._get_cases(spec.name).get(own)
+            case = self._get_cases(spec.name).get(kind)
             if case is None:
                 try:
-                    case = self._make_case(spec, own)
+                    case = self._make_case(spec, kind)
                 except OracleFault as fault:
                     self._faults[spec.name] = fault
                     raise
-                self._get_cases(spec.name)[own] = case
+                self._get_cases(spec.name)[kind] = case
             return case
 
-    def _make_case(self, spec: Spec, own: bool) -> Case:
-        case = make_case(spec, self.request, own=own)
-        if not own and spec.name not in self.proofs:
+    def _make_case(self, spec: Spec, kind: Kind) -> Case:
+        if kind == "huge":
+            return make_huge_case(spec, self.request)
+        case = make_case(spec, self.request, own=kind == "own")
+        if kind == "small" and spec.name not in self.proofs:
             if case.given is None:
                 check_finite_results(case)
             # The user's arrays may have values on a kink or may overflow, so test the oracle's
@@ -85,10 +90,9 @@ class SharedCases:
             self.proofs[spec.name] = complex_step_gap(checked_case)
         return case
 
-    def _get_cases(self, spec: str) -> dict[bool, Case]:
-        """Return the test cases of a spec that exist already; the key True has the case at the
-        spec's own sizes, and False at small sizes. Mark the spec as most recently used in the
-        cache."""
+    def _get_cases(self, spec: str) -> dict[Kind, Case]:
+        """Return the test cases of a spec that exist already. Mark the spec as most recently used
+        in the cache."""
         with self._lock:
             entry = self._cases.setdefault(spec, {})
             self._cases.move_to_end(spec)

@@ -8,7 +8,7 @@ import pytest
 from places import TESTS
 
 from harness.checking import request as request_module
-from harness.checking.request import Request, case_sizes, is_huge
+from harness.checking.request import Request, case_sizes, is_huge, make_huge_case
 from harness.checking.run import Engine
 from harness.language.model import load_spec
 from harness.results.cell import CellResult
@@ -33,11 +33,23 @@ def test_only_own_sizes_uses_huge_sizes() -> None:
     spec = load_spec(SPEC)
     asked = Request(sizes={"hidden": 250})
     assert is_huge(spec, asked)
-    assert case_sizes(spec, asked, own=False) == case_sizes(spec, Request(), own=False)
-    assert case_sizes(spec, asked, own=True)[0]["hidden"] == 250
+    for own in (False, True):
+        assert case_sizes(spec, asked, own=own) == case_sizes(spec, Request(), own=own)
+    assert make_huge_case(spec, asked).training.sizes["hidden"] == 250
     few = Request(sizes={"hidden": 20})
     assert not is_huge(spec, few)
     assert case_sizes(spec, few, own=False)[0]["hidden"] == 20
+
+
+def test_a_changed_huge_size_runs_a_cell_of_the_history_again() -> None:
+    signatures = []
+    for hidden in (250, 250, 251):
+        request = Request(specs=(SPEC,), backends=("numpy",), sizes={"hidden": hidden})
+        with Engine(request) as engine:
+            signatures.append(dict(engine.signature(engine.cells()[0])))
+    first, again, other = signatures
+    assert first == again
+    assert [name for name in first if first[name] != other[name]] == ["sizes"]
 
 
 def test_all_checks_run_and_own_sizes_too() -> None:

@@ -41,7 +41,8 @@ class Context:
     """Arguments of every check: a test case, i.e. a model at fixed sizes with its arrays, and the
     worker that runs the case on a backend.
 
-    - ``case`` has small sizes, and ``own`` is a test case with the spec's own sizes.
+    - ``case`` has small sizes, and ``own`` is a test case with the spec's own sizes. ``huge`` has
+      the sizes that the user has set, if the model is then huge.
     - ``remote`` sends calls to the worker process.
     - ``outputs`` and ``values`` are arrays that the backend has computed, by name. They are stored
       for a later comparison with other backends.
@@ -59,6 +60,7 @@ class Context:
     # Results that are stored to compare backends with each other.
     outputs: dict[str, Array] = field(default_factory=dict)
     values: dict[str, Array] = field(default_factory=dict)
+    huge: Case | None = None
     repeat: int = 0
     brief: bool = False
 

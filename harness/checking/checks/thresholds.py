@@ -16,7 +16,7 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.checking.checks.context import Context
 from harness.checking.checks.extremes import extreme_material, least_noise, offset_material
 from harness.errors import SpecError
-from harness.oracle.case import HUGE, Case, entries_of, step_values
+from harness.oracle.case import Case, entries_of, step_values
 from harness.oracle.draw import draw
 from harness.oracle.kinks import farthest_from_kinks, off_kinks
 from harness.oracle.tolerance import FLOOR, PRECISION, ROUNDOFF, Deviation, prefixed, scales
@@ -262,13 +262,14 @@ def large_sizes(context: Context) -> Iterator[Finding]:
 
 def own_sizes(context: Context) -> Iterator[Finding]:
     """Compare results and gradients of the loss, in float32 a training step, and inference, in new
-    sessions at the spec's own sizes. Most other checks use small sizes.
+    sessions at the spec's own sizes, or at the sizes of a huge model. Most other checks use small
+    sizes.
 
     A huge model is compared only in float32 if the command includes this dtype.
     """
-    own = context.own
-    if context.brief and own.entries > HUGE:
+    if context.brief and context.huge is not None:
         return
+    own = context.huge or context.own
     finding = _compare_training(context, "own-sizes", own)
     context.open_case(own)
     finding.deviations += prefixed(
