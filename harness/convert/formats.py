@@ -89,10 +89,7 @@ class Exported:
         """
         programs = decode(payload["training"]), decode(payload["inference"])
         free = input_sizes(programs[0])
-        training, inference = (
-            replace(p, sizes={n: size for n, size in p.sizes.items() if n not in free})
-            for p in programs
-        )
+        training, inference = (_without_sizes(program, free) for program in programs)
         parameters, statistics = payload["parameters"], payload["statistics"]
         return Exported(
             payload["spec"],
@@ -103,6 +100,12 @@ class Exported:
             tuple(payload["vocabulary"]),
             payload["metadata"],
         )
+
+
+def _without_sizes(program: Program, names: Collection[str]) -> Program:
+    """Return the program without the numbers of these sizes, which are then free, like batch."""
+    sizes = {name: size for name, size in program.sizes.items() if name not in names}
+    return replace(program, sizes=sizes)
 
 
 @dataclass(frozen=True)
@@ -333,7 +336,9 @@ class FormatService:
     def read(self, path: str, training: Any) -> ReadWeights:
         """Read a file with :meth:`Format.read`. Return a dictionary with two keys, ``parameters``
         and ``statistics``, each with arrays by name."""
-        parameters, statistics = self.format.read(Path(path), decode(training))
+        program: Program = decode(training)
+        program = _without_sizes(program, input_sizes(program))  # as when the file was written
+        parameters, statistics = self.format.read(Path(path), program)
         return {"parameters": parameters, "statistics": statistics}
 
     def outputs(self, path: str, inputs: Arrays, state: Arrays) -> answers.Arrays:
