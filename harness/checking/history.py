@@ -31,7 +31,7 @@ from typing import Any
 from harness.checking.known_differences import Differences
 from harness.checking.options import DECIDING, CheckOptions
 from harness.checking.own_model.against import model_label
-from harness.checking.request import Request, case_sizes, describe_arrays, is_huge
+from harness.checking.request import Request, case_sizes, describe_arrays, where_huge
 from harness.command.declared import options_of
 from harness.errors import UsageError, several
 from harness.files.user_file import displayed
@@ -123,7 +123,7 @@ class Signatures:
             sizes: list[object] = [
                 case_sizes(spec, self.request, own=case) for case in (False, True)
             ]
-            if is_huge(spec, self.request):
+            if where_huge(spec, self.request) == "asked":
                 sizes.append(dict(self.request.sizes))
             checksums = {
                 "spec": _compute_checksum([fingerprint(spec), content]),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,6 +32,8 @@ SMALL_SIZES: Mapping[str, int] = {"vocab": 11, "characters": 10, "factors": 5, "
 SMALL_BATCH, SMALL_TIME = 3, 4
 # The batch size of a case at the spec's own sizes. In a small batch, fewer values are near a kink.
 OWN_BATCH = 4
+# The batch size of a huge model, unless the user sets it.
+HUGE_BATCH: Mapping[str, int] = {"batch": 2}
 
 # The largest absolute value allowed in a user's arrays, by dtype. For float64 the square of this
 # value must be finite, because no wider dtype is available for the comparison.
@@ -39,6 +41,8 @@ LARGEST = {
     "float32": float(np.finfo(np.float32).max),
     "float64": float(np.sqrt(np.finfo(np.float64).max)),
 }
+# The checks of a model that is huge at all sizes. The two last ones do not run the model.
+HUGE_CHECKS = ("own-sizes", "functions", "optimizer-steps")
 # The defaults of ``--quick``: one model of each kind of recurrence.
 QUICK: Mapping[str, Any] = {
     "specs": ("lesson6/simple_rnn", "lesson6/stateful_lstm", "lesson6/keras_gru"),
@@ -78,8 +82,9 @@ def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
 
 
 def make_huge_case(spec: Spec, request: Request) -> Case:
-    """Make the test case of a huge model (:func:`is_huge`) at the sizes that the user has set."""
-    sizes, batch, time = _choose_sizes(spec, request.sizes, own=True)
+    """Make the test case of a huge model (:func:`where_huge`) at the sizes that the user has
+    set."""
+    sizes, batch, time = _choose_sizes(spec, {**HUGE_BATCH, **request.sizes}, own=True)
     return Case(spec, sizes, batch, time, request.seed)
 
 
@@ -87,20 +92,42 @@ def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str,
     """Return three things for a test case: the sizes by name, the batch size and the number of time
     steps. With ``own``, these are the spec's own sizes, otherwise small sizes. If the user gave
     arrays, they are the sizes of these arrays. Sizes that the user has set are used in both cases,
-    unless the model is then huge (:func:`is_huge`)."""
+    unless the model is then huge (:func:`where_huge`)."""
     arrays = request.given
     if arrays is not None:
         return arrays.sizes, arrays.batch or SMALL_BATCH, arrays.time or SMALL_TIME
-    return _choose_sizes(spec, {} if is_huge(spec, request) else request.sizes, own)
+    huge = where_huge(spec, request)
+    sizes = {} if huge == "asked" else request.sizes
+    return _choose_sizes(spec, {**HUGE_BATCH, **sizes} if huge == "always" else sizes, own)
 
 
-def is_huge(spec: Spec, request: Request) -> bool:
-    """Return whether a model has more than :data:`.case.HUGE` numbers at the sizes that the user
-    has set. Then only the check ``own-sizes`` uses these sizes. A user's own model has fixed sizes,
-    so it is never huge."""
-    if not request.sizes or request.given is not None or request.against is not None:
-        return False
-    sizes, batch, time = _choose_sizes(spec, request.sizes, own=False)
+def where_huge(spec: Spec, request: Request) -> Literal["", "asked", "always"]:
+    """Return whether a model has more than :data:`.case.HUGE` numbers only at the sizes that the
+    user has set ("asked"), even at small sizes ("always"), or not ("").
+
+    If "asked", only the check ``own-sizes`` uses these sizes. If "always", only
+    :data:`HUGE_CHECKS` run. A user's own model has fixed sizes and few checks, and all of them run.
+    """
+    if request.given is not None or request.against is not None:
+        return ""
+    if _has_huge_case(spec, {}):
+        return "always"
+    return "asked" if request.sizes and _has_huge_case(spec, request.sizes) else ""
+
+
+def describe_huge_models(specs: Iterable[Spec], request: Request) -> list[str]:
+    """Return a note for each huge model, which says what is checked."""
+    notes = {
+        "asked": "these sizes, so only the check own-sizes uses them: it compares outputs, loss, "
+        "gradients and a training step",
+        "always": f"all sizes, so only these checks run: {', '.join(HUGE_CHECKS)}",
+    }
+    where = {spec.name: where_huge(spec, request) for spec in specs}
+    return [f"{name} is huge at {notes[huge]}" for name, huge in where.items() if huge]
+
+
+def _has_huge_case(spec: Spec, requested: Mapping[str, int]) -> bool:
+    sizes, batch, time = _choose_sizes(spec, requested, own=False)
     return entries_of(spec.program(**sizes), batch, time) > HUGE
 
 

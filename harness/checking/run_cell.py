@@ -19,7 +19,7 @@ from harness.checking.first_difference import (
     find_wrong_result,
 )
 from harness.checking.known_differences import Differences
-from harness.checking.request import choose_checks
+from harness.checking.request import HUGE_CHECKS, choose_checks
 from harness.command.ranges import CELL_SECONDS
 from harness.errors import UsageError
 from harness.language.model import Spec
@@ -82,10 +82,11 @@ class Subject(Protocol):
 class CellRun:
     """A cell with everything that is needed to run its checks.
 
-    ``case`` is a test case with small sizes, and ``own`` is a test case of the same spec with the
-    spec's own sizes. ``huge`` is a test case with the sizes that the user has set, if the model is
-    then huge. ``checks`` are patterns of check names, e.g. ``train*``. ``differences`` has
-    the known differences of frameworks.
+    - ``case`` is a test case with small sizes, and ``own`` is a test case of the same spec with the
+      spec's own sizes. ``huge`` is a test case with the sizes that the user has set, if the model
+      is then huge. If the model is huge at all sizes, all three are the same.
+    - ``checks`` are patterns of check names, e.g. ``train*``.
+    - ``differences`` has the known differences of frameworks.
     """
 
     cell: Cell
@@ -142,6 +143,8 @@ class CellRun:
             yield Finding("open", faults=[lacking], verdict="unsupported")
             return
         names = choose_checks(self.checks, self.thorough or self.huge is not None)
+        if self.huge is self.case:
+            names = tuple(name for name in names if name in HUGE_CHECKS)
         try:
             opened = self.subject.open(self, names, result)
         except WorkerFault as fault:

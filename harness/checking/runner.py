@@ -30,7 +30,14 @@ from harness.checking.known_differences import Differences, known_differences
 from harness.checking.own_model.against import Against
 from harness.checking.own_model.run import UsersModel
 from harness.checking.pairs import group_name, group_of
-from harness.checking.request import Request, case_sizes, check_request, is_huge, resolve_checks
+from harness.checking.request import (
+    Request,
+    case_sizes,
+    check_request,
+    describe_huge_models,
+    resolve_checks,
+    where_huge,
+)
 from harness.checking.run_cell import CellRun, SpecOnBackend, Subject
 from harness.checking.shared_cases import SharedCases
 from harness.environments.columns import Columns, choose
@@ -117,7 +124,7 @@ class Report:
         return 1
 
 
-# The time limit of a cell of a huge model (:func:`.request.is_huge`) in seconds, unless the user
+# The time limit of a cell of a huge model (:func:`.request.where_huge`) in seconds, unless the user
 # sets a limit.
 HUGE_SECONDS = 900.0
 # The first line of a record file describes at most this many models.
@@ -156,12 +163,7 @@ class CellRunner:
             self.sources.setdefault(spec.name, name)
             own[spec.name] = tuple(spec.model.sizes)
         self.applied = [] if alone else describe_missing_sizes(request.sizes, own)
-        self.applied += [
-            f"{name} is huge at these sizes, so only the check own-sizes uses them: it compares "
-            "outputs, loss, gradients and a training step"
-            for name in self.specs.names
-            if is_huge(self.specs[name], request)
-        ]
+        self.applied += describe_huge_models(map(self.specs.__getitem__, self.specs.names), request)
         for path, reason in (request.against.lacking if request.against else {}).items():
             self.applied.append(f"{request.against} does not run on the path {path}: {reason}")
         if request.given is not None and self.specs.names != (request.given.spec,):
@@ -376,11 +378,9 @@ class CellRunner:
         """Run one cell. The worker process of its backend stays alive for further cells. ``checks``
         are patterns of check names; if they are empty, the request's patterns apply."""
         spec, worker, request = self.specs[cell.spec], self.workers[cell.backend], self.request
-        seconds = (
-            HUGE_SECONDS
-            if is_huge(spec, request) and request.timeout == Request.timeout
-            else request.timeout
-        )
+        seconds = request.timeout
+        if seconds == Request.timeout and where_huge(spec, request):
+            seconds = HUGE_SECONDS
         patience = TimeLimit(seconds, self.stopping)
         own_model = self._own_model(cell.backend)
         # Known differences are faults of framework layers, so they do not apply to a user's model.
@@ -397,8 +397,8 @@ class CellRunner:
                 if own_model is not None:
                     subject = UsersModel(own_model)
                     self._check_names(subject, cell, spec, worker)
-                small, own = self.case(spec, own=False), self.case(spec, own=True)
-                huge = self.cases.get(spec, "huge") if is_huge(spec, request) else None
+                small, huge = self.case(spec, own=False), self._huge_case(spec)
+                own = small if huge is small else self.case(spec, own=True)
             except OracleFault as fault:
                 finding = Finding("oracle", faults=[str(fault)], verdict=fault.verdict)
             except HarnessError:
@@ -441,6 +441,13 @@ class CellRunner:
         """Return a spec's test case at small sizes, or with ``own`` at the spec's own sizes. If the
         user gave arrays, both test cases have the sizes of these arrays."""
         return self.cases.get(spec, "own" if own and self.request.given is None else "small")
+
+    def _huge_case(self, spec: Spec) -> Case | None:
+        """Return the test case of the check ``own-sizes`` if the model is huge, otherwise None."""
+        huge = where_huge(spec, self.request)
+        if huge == "always":
+            return self.case(spec, own=False)
+        return self.cases.get(spec, "huge") if huge else None
 
     def _launch(self, backend: str) -> Launch:
         request = self.request

@@ -120,6 +120,10 @@ class Case:
                 draw_off_kinks, batch=batch, time=time, given=given, tries=tries
             )
             self.seed, self.material = drawing(self.training, self.inference, seed)
+            if self.entries > HUGE and given is None:
+                # Drawn parameters are exact in float32, which needs half the memory.
+                singles = {n: a.astype(np.float32) for n, a in self.material.parameters.items()}
+                self.material = replace(self.material, parameters=singles)
             self.cotangents = cotangents(self.training, batch, time, self.seed)
 
     @property

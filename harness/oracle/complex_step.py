@@ -13,7 +13,7 @@ from itertools import chain
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, widen
 from harness.errors import HarnessError
 from harness.language.initializers import generator
 from harness.oracle import oracle
@@ -126,5 +126,5 @@ def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:
     }
     values = {}
     for prefix, port in crossing_ports(program):
-        values[port.value] = groups[prefix][port.name]
+        values[port.value] = widen(groups[prefix][port.name])
     return values, {**program.sizes, "batch": case.batch, "time": case.time}

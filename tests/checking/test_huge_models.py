@@ -8,7 +8,7 @@ import pytest
 from places import TESTS
 
 from harness.checking import request as request_module
-from harness.checking.request import Request, case_sizes, is_huge, make_huge_case
+from harness.checking.request import Request, case_sizes, make_huge_case, where_huge
 from harness.checking.run import Engine
 from harness.language.model import load_spec
 from harness.results.cell import CellResult
@@ -32,12 +32,12 @@ def run(**options: object) -> tuple[Mapping[str, Finding], CellResult, list[str]
 def test_only_own_sizes_uses_huge_sizes() -> None:
     spec = load_spec(SPEC)
     asked = Request(sizes={"hidden": 250})
-    assert is_huge(spec, asked)
+    assert where_huge(spec, asked) == "asked"
     for own in (False, True):
         assert case_sizes(spec, asked, own=own) == case_sizes(spec, Request(), own=own)
     assert make_huge_case(spec, asked).training.sizes["hidden"] == 250
     few = Request(sizes={"hidden": 20})
-    assert not is_huge(spec, few)
+    assert where_huge(spec, few) == ""
     assert case_sizes(spec, few, own=False)[0]["hidden"] == 20
 
 
@@ -80,3 +80,11 @@ def test_a_fault_from_200_units_differs_only_in_own_sizes(
     )
     differing = [check for check, finding in findings.items() if finding.verdict == "differ"]
     assert differing == (["own-sizes"] if hidden == 250 else [])
+
+
+def test_a_model_that_is_huge_at_all_sizes_runs_few_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_module, "HUGE", 100)
+    findings, result, notes = run(sizes={})
+    assert result.verdict == "agree"
+    assert {*findings} == {"own-sizes", "functions", "optimizer-steps"}
+    assert len([note for note in notes if SPEC in note]) == 1
