@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from math import log10
 from pathlib import Path
@@ -41,12 +42,13 @@ def check(spec: str, sizes: dict[str, int]) -> dict[str, Any]:
     command = [harness, "check", spec, "--backend", "torch,jax", "--fresh", "--json"]
     command += [part for name, size in sizes.items() for part in ("--size", f"{name}={size}")]
     before, started, most = os.times(), time.monotonic(), 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+    with tempfile.TemporaryFile() as output:
+        run = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
         while run.poll() is None:
             most = max(most, _memory(run.pid))
             time.sleep(0.5)
-        assert run.stdout is not None
-        found = json.loads(run.stdout.read())
+        output.seek(0)
+        found = json.load(output)
     after = os.times()
     used = after.children_user + after.children_system
     return {
