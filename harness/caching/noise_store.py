@@ -15,7 +15,7 @@ import platform
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
+from harness.arrays import Array
 from harness.caching.trust import is_private, processor
 from harness.files.system import cache_folder
 from harness.files.user_file import MIB
@@ -177,6 +178,25 @@ def unused() -> Iterator[None]:
 def current() -> NoiseStore | None:
     """Return the database of this process, or None inside :func:`unused`."""
     return _of_process(os.getpid(), path()) if _used.get() else None
+
+
+def kept(key: bytes, measure: Callable[[], Noise]) -> Noise:
+    """Return the noise that the database has for ``key``; if it has none, measure it and keep it.
+    With an empty key, only measure it."""
+    store = current()
+    if store is None or not key:
+        return measure()
+    noise = store.get(key)
+    if noise is None:
+        noise = measure()
+        store.put(key, noise)
+    return noise
+
+
+def add_array(checksum: hashlib.blake2b, array: Array) -> None:
+    """Add the dtype, the shape and the entries of an array to a checksum."""
+    checksum.update(f"{array.dtype.str} {array.shape} ".encode())
+    checksum.update(np.ascontiguousarray(array).data)
 
 
 @cache

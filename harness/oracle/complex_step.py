@@ -8,12 +8,15 @@ tests.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
 
 from harness.arrays import Array, widen
+from harness.caching import noise_store
+from harness.caching.noise_store import Noise
 from harness.errors import HarnessError
 from harness.language.initializers import generator
 from harness.oracle import oracle
@@ -21,6 +24,7 @@ from harness.oracle.case import HUGE, Case
 from harness.oracle.time_limit import within_limits
 from harness.oracle.tolerance import K, scales
 from harness.program.ir import Program, needed_nodes
+from harness.program.serial import digest
 from harness.program.signature import ONE_BY_ONE, by_kind, crossing_ports, variable_ports
 
 STEP = 1e-30
@@ -44,9 +48,24 @@ def complex_step_gap(case: Case) -> float:
     """
     if case.training.loss is None:
         return 0.0
-    # Measured: up to 37 bytes for each number, most of them for complex values and parameters.
-    with within_limits(case.entries * 40):
-        return _largest_gap(case, case.training, case.training.loss)
+    program, loss_value = case.training, case.training.loss
+
+    def measure() -> Noise:
+        # Measured: up to 37 bytes for each number, most of them for complex values and parameters.
+        with within_limits(case.entries * 40):
+            return {"gap": _largest_gap(case, program, loss_value)}
+
+    return noise_store.kept(_identity(case) if noise_store.current() else b"", measure)["gap"]
+
+
+def _identity(case: Case) -> bytes:
+    """Return a checksum of everything that determines the gap."""
+    start = f"complex step {_most_directions(case)} {case.seed} {digest(case.training)}"
+    checksum = hashlib.blake2b(start.encode() + noise_store.origin())
+    gradients = case.gradients(case.material, "main").values
+    for array in (*_environment(case)[0].values(), *gradients.values()):
+        noise_store.add_array(checksum, array)
+    return checksum.digest()
 
 
 def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
@@ -58,8 +77,7 @@ def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
     nodes = needed_nodes(program.nodes, [loss_value])
     gaps: list[float] = []
     ports = variable_ports(program)
-    most = DIRECTIONS if case.entries > HUGE else ONE_BY_ONE
-    for names in _variable_groups(list(ports), most):
+    for names in _variable_groups(list(ports), _most_directions(case)):
         directions = {
             n: generator(case.seed, f"direction {n}").normal(size=values[ports[n].value].shape)
             for n in names
@@ -94,6 +112,10 @@ def _largest_gap(case: Case, program: Program, loss_value: int) -> float:
             f"(allowed: {ALLOWED:.0e}); a derivative rule is wrong, so no backend can be checked"
         )
     return worst
+
+
+def _most_directions(case: Case) -> int:
+    return DIRECTIONS if case.entries > HUGE else ONE_BY_ONE
 
 
 def _variable_groups(names: Sequence[str], most: int) -> list[list[str]]:

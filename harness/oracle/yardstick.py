@@ -90,7 +90,7 @@ class ZeroSumRecorder(ComparisonRecorder):
     def tensor(self, array: Array) -> Array:
         """Return the array, and add it to ``checksum``."""
         if self.checksum is not None:
-            _add_array(self.checksum, array)
+            noise_store.add_array(self.checksum, array)
         return super().tensor(array)
 
     def _recorded_sum(self, x: Array, **attributes: Any) -> Array:
@@ -298,14 +298,7 @@ class Reference:
 
         @cache
         def measured(dtype: str) -> Noise:
-            store, key = noise_store.current(), identity + dtype.encode()
-            if store is None or not identity:
-                return measure(dtype)
-            noise = store.get(key)
-            if noise is None:
-                noise = measure(dtype)
-                store.put(key, noise)
-            return noise
+            return noise_store.kept(identity and identity + dtype.encode(), lambda: measure(dtype))
 
         return Expected(values, measured)
 
@@ -317,7 +310,7 @@ class Reference:
             return b""
         for name, array in values.items():
             checksum.update(f"{name}\0{self._kind(name)}\0".encode())
-            _add_array(checksum, array)
+            noise_store.add_array(checksum, array)
         checksum.update(f"{self._programs_digest} {digest(self.oracle.rule)}".encode())
         checksum.update(noise_store.origin())
         return checksum.digest()
@@ -442,11 +435,6 @@ class _NoiseOracles:
     flipped: FlippedComparisons = field(default_factory=FlippedComparisons)
     maximum: MaximumRecorder = field(default_factory=MaximumRecorder)
     without_zero_sums: WithoutZeroSums = field(default_factory=WithoutZeroSums)
-
-
-def _add_array(checksum: hashlib.blake2b, array: Array) -> None:
-    checksum.update(f"{array.dtype.str} {array.shape} ".encode())
-    checksum.update(np.ascontiguousarray(array).data)
 
 
 def noise_between(
