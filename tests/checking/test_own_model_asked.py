@@ -76,8 +76,8 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "no identifier": ("model.py:a.b", (), "takes FILE.py:NAME"),
     "weights": ("weights.pt", (), "has weights but no model"),
     "another kind": ("model.txt", (), "takes FILE.py:NAME"),
-    "no framework": ("plain.py:f", (), "does not import a framework directly: choose"),
-    "two frameworks": ("both.py:f", (), "imports jax and torch: choose the framework"),
+    "no framework": ("plain.py:f", (), "imports no installed framework: choose"),
+    "two frameworks": ("both.py:f", (), "uses jax and torch: choose the framework"),
     "no Python": ("broken.py:f", (), "is not valid Python: "),
     "two backends": ("model.py:Net", ("torch", "jax"), "only one framework can run"),
     "no backend": ("model.py:Net", ("trch",), "unknown backend 'trch'; did you mean 'torch'?"),
@@ -101,6 +101,31 @@ def test_a_mistake_is_told(tmp_path: Path, mistake: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_against(str(tmp_path / target), backends)
     assert words in str(caught.value)
+
+
+def test_the_framework_may_be_imported_by_a_module_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    model_file(tmp_path, "from ..other import g\nimport layers", "parts/__init__.py")
+    model_file(tmp_path, "import torch, parts\n", "layers.py")
+    file = model_file(tmp_path, "from parts import g\n", "net.py")
+    assert parse_against(f"{file}:f").column.startswith("torch@")
+
+
+@pytest.mark.parametrize(("library", "framework"), [("optax", "jax"), ("hf", "torch")])
+def test_the_framework_may_be_required_by_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, framework: str
+) -> None:
+    """optax requires jax always; transformers requires torch for an extra."""
+    folder = tmp_path / "installed" / "hf-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(
+        "Name: hf\nVersion: 1.0\nRequires-Dist: numpy\n"
+        'Requires-Dist: torch; extra == "torch"\nRequires-Dist: (odd\n'
+    )
+    (folder / "top_level.txt").write_text("hf\n")
+    monkeypatch.syspath_prepend(folder.parent)
+    file = model_file(tmp_path, f"from {library} import g\n", "net.py")
+    assert parse_against(f"{file}:f").column.startswith(f"{framework}@")
 
 
 def test_a_file_that_imports_flax_and_jax_has_a_model_of_flax(tmp_path: Path) -> None:
@@ -164,7 +189,7 @@ def test_the_interpreter_of_the_framework_is_that_of_the_column(tmp_path: Path) 
 
 def test_from_python_a_mistake_ends_the_run(tmp_path: Path) -> None:
     spec, file = model_file(tmp_path, GRU, "gru_lm.yaml"), model_file(tmp_path, NET)
-    with pytest.raises(UsageError, match=r"not import .* framework"):
+    with pytest.raises(UsageError, match="no installed framework"):
         harness.check(spec, against=f"{model_file(tmp_path, '', 'empty.py')}:f", maps={"a": "b"})
     with pytest.raises(UsageError, match=r"takes FILE\.py:NAME"):
         harness.check(spec, against=file)

@@ -3,17 +3,16 @@ framework that runs the model."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.checking.options import DTYPES
-from harness.errors import UsageError, check_known, shorten
+from harness.checking.own_model.framework import find_framework
+from harness.errors import UsageError, check_known
 from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, read_bytes, read_pieces
 from harness.results.lines import OwnModelRecord
 from harness.runtime.hookspecs import FORMATS_GROUP
@@ -129,7 +128,7 @@ def parse_against(
             f"only one framework can run {displayed(target)}; found --backend {', '.join(backends)}"
         )
     if path.suffix == PYTHON:
-        framework = backends[0] if backends else _find_framework(path, preferred)
+        framework = backends[0] if backends else find_framework(path, preferred)
     else:
         framework = backends[0] if backends else path.suffix.removeprefix(".")
     if framework not in available(FORMATS_GROUP) or backend_of(framework) in available():
@@ -184,45 +183,6 @@ def _compute_checksum(path: Path) -> str:
     except FileFault as fault:
         raise UsageError(f"cannot read the model {displayed(path)}: {fault.reason}") from None
     return digest.hexdigest()
-
-
-def _find_framework(path: Path, preferred: Sequence[str]) -> str:
-    """Return the installed backend that a Python file imports. The file is parsed, not executed."""
-    backends = available()
-    try:
-        source = read_bytes(path, MAX_SOURCE, "a Python file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # parsing the user's code may warn
-            tree = ast.parse(source)
-    except FileFault as fault:
-        raise UsageError(f"cannot read the model {displayed(path)}: {fault.reason}") from None
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
-        error_text = error.msg if isinstance(error, SyntaxError) else shorten(str(error))
-        raise UsageError(f"{displayed(path)} is not valid Python: {error_text}{line}") from None
-    modules = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            modules |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            modules.add(node.module.partition(".")[0])
-    frameworks = sorted(modules & backends.keys())
-    # Files that use another framework often import numpy as well, and files of flax import jax.
-    frameworks = [name for name in frameworks if name != "numpy"] or frameworks
-    if len(frameworks) > 1:
-        frameworks = [name for name in frameworks if name in preferred] or frameworks
-    frameworks = [name for name in frameworks if name != "jax" or "flax" not in frameworks]
-    if len(frameworks) != 1:
-        problem = (
-            f"imports {' and '.join(frameworks)}"
-            if frameworks
-            else "does not import a framework directly"
-        )
-        raise UsageError(
-            f"{displayed(path)} {problem}: choose the framework of the model with --backend "
-            f"({', '.join(backends)})"
-        )
-    return frameworks[0]
 
 
 def _read_rules(maps: Sequence[str]) -> tuple[str, ...]:
