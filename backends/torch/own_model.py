@@ -94,6 +94,7 @@ class TorchModels(OwnModels):
                 f"{file} has parameters without a shape ({lazy[0]}): call the model once "
                 "when you create it, so that its lazy modules get their shapes"
             )
+        _return_no_cache(module)
         return module.to(self.backend.device, dtype), dtype
 
     def paths(self) -> Mapping[str, str]:
@@ -114,6 +115,15 @@ class TorchModels(OwnModels):
         return run_user_code(
             file, "cannot be traced: torch.export", lambda: trace_module(module, inputs, file)
         )
+
+
+def _return_no_cache(module: torch.nn.Module) -> None:
+    """Let modules of transformers return no cache of keys and values for later calls: such a cache
+    is an object and not a tensor, and adds nothing to the outputs."""
+    for part in module.modules():
+        config = getattr(part, "config", None)
+        if getattr(config, "use_cache", None) is True:
+            config.use_cache = False  # type: ignore[union-attr]
 
 
 class TorchModel(OwnModel):

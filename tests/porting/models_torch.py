@@ -160,3 +160,16 @@ class Everyday(nn.Module):
         image = F.interpolate(self.around(mixed[:, None]), scale_factor=2)
         image = F.interpolate(image, size=(7, 5), mode="bilinear", align_corners=True)
         return torch.addcmul(image, image, F.logsigmoid(image), value=0.5).amin(1)
+
+
+class Cached(nn.Module):
+    """A model that returns a cache with its output if its config says so, as in transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = type("Config", (), {"use_cache": True})()
+        self.out = nn.Linear(6, 5)
+
+    def forward(self, x):
+        y = self.out(x)
+        return (y, self.config) if self.config.use_cache else y

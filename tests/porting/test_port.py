@@ -43,6 +43,11 @@ def test_mlp_is_ported_with_proof_and_code(tmp_path: Path) -> None:
     assert "port of torch.nn.Module Mlp" in (tmp_path / "port" / "README.md").read_text()
 
 
+def test_no_cache_of_keys_and_values_is_returned(tmp_path: Path) -> None:
+    assert port(tmp_path, "Cached", "--input", "x=batch,6")["proved"] is True
+    assert spec_of(tmp_path, "cached")["equations"] == "y = out(x)"
+
+
 def test_everyday_operators_are_decomposed_or_have_rules(tmp_path: Path) -> None:
     ported = port(tmp_path, "Everyday", "--input", "x=batch,9,6")
     assert ported["proved"] is True
