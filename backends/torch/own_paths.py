@@ -82,6 +82,7 @@ def export_to_onnx(
                 kwargs=bound.kwargs or None,
                 input_names=list(bound.arguments),
                 dynamo=modern,
+                external_data=False,
                 verbose=False,
             )
 
