@@ -119,8 +119,8 @@ def test_with_more_specs_than_are_kept_a_case_is_made_once_for_each_pass(
     cases.plan(name for name in names for _ in range(2))
     for _ in range(2):
         for spec in specs:
-            first = cases.get(spec, own=False)
-            assert cases.get(spec, own=False) is first
+            first = cases.get(spec, "small")
+            assert cases.get(spec, "small") is first
             assert len(cases._cases) <= 2
             cases.done(spec.name)
     assert cases._cases == {}
@@ -137,7 +137,7 @@ def test_several_threads_that_ask_at_once_get_one_case(
     spec = load_spec(name, (tmp_path,))
     cases, found = SharedCases(Request()), []
     threads = [
-        threading.Thread(target=lambda: found.append(cases.get(spec, own=False))) for _ in range(8)
+        threading.Thread(target=lambda: found.append(cases.get(spec, "small"))) for _ in range(8)
     ]
     for thread in threads:
         thread.start()

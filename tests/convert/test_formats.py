@@ -30,6 +30,7 @@ from harness.errors import UsageError
 from harness.files.atomic import whole
 from harness.language.model import load_spec
 from harness.oracle.case import Case
+from harness.program.serial import encode
 from harness.runtime import hookspecs
 from harness.worker.worker import Worker
 
@@ -113,7 +114,8 @@ def test_format_of_anybody_writes_and_runs_in_a_process_of_its_own(
         inputs = {"x": np.arange(3)}
         found = worker.call("outputs", {"path": str(path), "inputs": inputs, "state": {}})
         assert found.value["output.x"].tolist() == [0, 1, 2]
-        refused = worker.call("read", {"path": str(path), "training": None})
+        training = encode(load_spec("lesson6/simple_rnn").program("training"))
+        refused = worker.call("read", {"path": str(path), "training": training})
         wording(refused.cause, "UsageError ... 'echo'")
         assert (worker.hello or {})["versions"] == {"numpy": np.__version__}
     assert "echo_module" not in sys.modules

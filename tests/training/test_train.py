@@ -266,8 +266,17 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_weights(
         ({"batch": 100_000, "system": "lesson6/stateful_lstm"}, ""),
     ],
 )
-def test_what_cannot_be(change: dict[str, Any], words: str, text: Path, wording: Wording) -> None:
+def test_what_cannot_be(
+    change: dict[str, Any],
+    words: str,
+    text: Path,
+    wording: Wording,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from harness.errors import HarnessError
+
+    # Half of the memory of some machine, which is part of a message.
+    monkeypatch.setattr("harness.training.request.MAX_WEIGHTS", 12_638_255_104)
 
     given = {"text": str(text), "backend": "numpy", "system": "lesson6/sequence_rnn"} | change
     with wording.raises(HarnessError, words):
