@@ -64,7 +64,9 @@ class BenchRequest(TimingOptions):
             UsageError: a pattern matches no model.
         """
         if given.get("quick"):
-            given = {**QUICK, **{name: value for name, value in given.items() if value != ()}}
+            # The command line also passes the options that the user has not given.
+            unchanged = {n for n in QUICK if given.get(n) in (None, getattr(TimingOptions, n))}
+            given = {**given, **{n: value for n, value in QUICK.items() if n in unchanged}}
         specs = Library(given.get("folders", ())).expand_patterns(given.get("specs", ()))
         modes = tuple(dict.fromkeys(given.get("modes", MODES)))
         return build(cls, {**given, "specs": specs, "modes": modes})

@@ -47,6 +47,8 @@ def test_quick_is_one_model_with_few_rounds_unless_the_user_says_otherwise() -> 
     quick = BenchRequest.of({"quick": True, "specs": ()})
     assert [(g.spec.name, g.mode) for g in groups_of(quick)] == [("lesson6/keras_gru", "train")]
     assert (quick.path, quick.rounds) == ("native", 2)
+    plain = values(BenchOptions, {"quick": True, "modes": ("forward", "train"), "rounds": 5})
+    assert (BenchRequest.of(plain).modes, BenchRequest.of(plain).rounds) == (("train",), 2)
     other = BenchRequest.of({"quick": True, "specs": ("gpt",), "path": "derived"})
     assert (other.specs, other.path, other.modes) == (("gpt",), "derived", ("train",))
 
