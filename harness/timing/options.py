@@ -45,8 +45,8 @@ class TimingOptions:
     rounds: int = shared.rounds()
     quick: bool = option(
         False,
-        "Give rough speeds in half a minute: by default training steps of one model, on the path "
-        "native, with 2 rounds.",
+        "Give rough speeds; two backends take half a minute. By default, time training steps of "
+        "one model on the path native, with 2 rounds.",
         shown=True,
     )
     tune: bool = option(False, "Also try environment variables that are known to increase speed.")
