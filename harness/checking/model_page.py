@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from harness.checking.explain_definition import Definitions
 from harness.checking.model_boxes import Box, draw_boxes
+from harness.language.lower_model import OWN_LAYER
 from harness.language.model import Spec
 from harness.output.templates import html_templates, page_style
 from harness.program.ir import Program
@@ -70,6 +71,7 @@ def _describe_definitions(spec: Spec, boxes: Sequence[Box]) -> dict[str, str]:
     """Return the text of ``harness explain`` for each layer and loss of the model."""
     kinds = {"definition": "layer", "layer": "layer", "loss": "loss"}
     used = {box.title: kinds[box.kind] for box in _walk(boxes) if box.kind in kinds and box.title}
+    used.pop(OWN_LAYER, None)  # it stands for arrays that belong to no layer
     return {
         name: Definitions(name, spec.library, (kind,)).text() for name, kind in sorted(used.items())
     }

@@ -27,7 +27,7 @@ from harness.program.ir import Meaning, Phase, Port, Program, Type
 # Parameters of the model itself, outside its layers, such as ``own.latents``.
 
 # The names of these parameters start with this prefix.
-OWN = "own"
+OWN, OWN_LAYER = "own", "own_parameters"
 # Sections of a model whose names occur in exported files.
 EXPORTED_SECTIONS = ("inputs", "state", "targets", "layers")
 
@@ -65,7 +65,7 @@ def add_own_parameters(
                 document.place_of_key((section, OWN)),
             )
     layer = schema.Layer.model_construct(
-        layer=f"{OWN}_parameters",
+        layer=OWN_LAYER,
         summary=model.summary,
         source=model.source,
         inputs={},

@@ -107,6 +107,17 @@ def test_each_parameter_is_drawn_once(name: str) -> None:
     assert sum(box.count for box in drawn) == sum(prod(program.shape(port)) for port in ports)
 
 
+def test_a_page_shows_arrays_that_belong_to_no_layer(tmp_path: Path) -> None:
+    text = CHAIN.format(summary="Own arrays.").replace(
+        "layers:", "parameters:\n  scale: {shape: [4], init: ones}\nlayers:", 1
+    )
+    (tmp_path / "chain.yaml").write_text(text.replace("first(x)", "scale * first(x)"))
+    page = tmp_path / "page.html"
+    done = CliRunner().invoke(cli, ["explain", str(tmp_path / "chain.yaml"), "--html", str(page)])
+    assert done.exit_code == 0, done.output
+    assert "own.scale [4]" in page.read_text() or "scale [4]" in page.read_text()
+
+
 def test_a_page_shows_the_model_and_escapes_every_text(tmp_path: Path, wording: Wording) -> None:
     path, page = tmp_path / "chain.yaml", tmp_path / "page.html"
     path.write_text(CHAIN.format(summary=json.dumps(HOSTILE.replace("\x1b", ""))), encoding="utf-8")
