@@ -138,6 +138,17 @@ def join_masks(
     return [call]
 
 
+def drop_negations(
+    calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
+) -> Iterable[TracedCall] | str:
+    """Write ``where(~c, x, y)`` as ``where(c, y, x)``: models often fill the entries that a mask
+    excludes."""
+    condition = done.get(call.inputs[0]) if call.op == "where" else None
+    if condition is None or condition.op != "~":
+        return [call]
+    return [call.with_inputs([condition.inputs[0], *call.inputs[:0:-1]])]
+
+
 def _added_mask(
     calls: Calls, operands: Sequence[Any], done: Mapping[str, TracedCall]
 ) -> list[TracedCall]:

@@ -10,7 +10,7 @@ from harness.porting.attention_equations import (
     move_unit_axes,
     recognise_attention,
 )
-from harness.porting.constants import join_masks, recognise_constants
+from harness.porting.constants import drop_negations, join_masks, recognise_constants
 from harness.porting.integers import write_integers_as_floats
 from harness.porting.loops import expand_loops
 from harness.porting.padding import join_padding
@@ -41,6 +41,7 @@ PASSES = (
     drop_gathers,
     drop_mask_casts,
     join_masks,
+    drop_negations,
     write_integers_as_floats,
     recognise_rotary,
     recognise_functions,

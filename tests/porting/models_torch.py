@@ -173,3 +173,20 @@ class Cached(nn.Module):
     def forward(self, x):
         y = self.out(x)
         return (y, self.config) if self.config.use_cache else y
+
+
+class Handwritten(nn.Module):
+    """Causal attention as users write it, with a lower triangle of ones as a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.register_buffer("mask", torch.tril(torch.ones(32, 32)).view(1, 1, 32, 32))
+
+    def forward(self, x):
+        batch, time, width = x.shape
+        q, k, v = (a.view(batch, time, 2, 4).transpose(1, 2) for a in self.qkv(x).split(8, 2))
+        scores = (q @ k.transpose(-2, -1)) / 2
+        scores = scores.masked_fill(self.mask[:, :, :time, :time] == 0, float("-inf"))
+        chosen = F.softmax(scores, -1) @ v
+        return self.out(chosen.transpose(1, 2).reshape(batch, time, width))

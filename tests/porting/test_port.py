@@ -43,6 +43,12 @@ def test_mlp_is_ported_with_proof_and_code(tmp_path: Path) -> None:
     assert "port of torch.nn.Module Mlp" in (tmp_path / "port" / "README.md").read_text()
 
 
+def test_attention_with_filled_scores_is_a_shipped_layer(tmp_path: Path) -> None:
+    assert port(tmp_path, "Handwritten", "--input", "x=batch,time,8")["proved"] is True
+    kinds = [layer["layer"] for layer in spec_of(tmp_path, "handwritten")["layers"].values()]  # type: ignore[attr-defined]
+    assert kinds == ["causal_attention"]
+
+
 def test_no_cache_of_keys_and_values_is_returned(tmp_path: Path) -> None:
     assert port(tmp_path, "Cached", "--input", "x=batch,6")["proved"] is True
     assert spec_of(tmp_path, "cached")["equations"] == "y = out(x)"
@@ -103,9 +109,8 @@ def test_positions_masks_tied_heads_and_functions_are_recognised(tmp_path: Path)
     assert spec["outputs"] == ["logits"]
     assert spec["layers"]["place"] == {"layer": "learned_positions", "context": 20}  # type: ignore[index]
     assert spec["layers"]["head"]["shares"] == "embed"  # type: ignore[index]
-    equations = str(spec["equations"])
-    assert "arange(time)[None, :] <= arange(time)[:, None]" in equations
-    assert "gelu_tanh(" in equations
+    assert spec["layers"]["queries"]["layer"] == "causal_attention"  # type: ignore[index]
+    assert "gelu_tanh(" in str(spec["equations"])
 
 
 def test_attention_with_rotary_positions_is_a_shipped_layer(tmp_path: Path) -> None:
