@@ -1,4 +1,4 @@
-"""Trace a functional or Sequential Keras model: translate its layers into a neutral graph.
+"""Trace a Keras model: translate its layers into a neutral graph.
 
 Each layer runs once on arrays, which gives the shapes. :mod:`harness.runtime.own_model.graph`
 defines the operators of the neutral graph.
@@ -77,14 +77,11 @@ def trace_model(
         arrays: The tensor of each input name.
 
     Raises:
-        UsageError: the model is no graph of layers, or it has other inputs.
+        UsageError: the model has other inputs.
     """
     graph = functional(model)
     if not hasattr(graph, "_nodes_by_depth"):
-        raise UsageError(
-            f"{type(model).__name__} has a method call of its own: only functional and Sequential "
-            "models can be traced; build it with keras.Input and keras.Model"
-        )
+        graph = graph_of_call(keras, model, (), arrays)
     names = [tensor.name for tensor in graph.inputs]
     if set(names) != set(arrays):
         raise UsageError(
@@ -92,6 +89,30 @@ def trace_model(
             f"{', '.join(f'{n}={lengths}' for n, lengths in declarations(model).items())}"
         )
     return KerasTranslation(keras, label, variables).run(graph, arrays)
+
+
+def graph_of_call(
+    keras: Any, layer: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]
+) -> Any:
+    """Return the graph of a model or layer that has a method ``call`` of its own: the layers and
+    operations that ``call`` runs on symbolic tensors. Tensors in the arguments become its inputs.
+    """
+    symbols: list[Any] = []
+
+    def symbol(value: Any, name: str | None = None) -> Any:
+        if not hasattr(value, "shape"):
+            return value
+        dtype = keras.backend.standardize_dtype(value.dtype)
+        symbols.append(keras.Input(batch_shape=tuple(value.shape), dtype=dtype, name=name))
+        return symbols[-1]
+
+    for part in layer._flatten_layers(include_self=False):
+        # A Sequential model accepts symbolic tensors only of the lengths of its first call.
+        for tensor in getattr(functional(part), "_inputs", ()):
+            tensor._shape = (*[None] * (len(tensor.shape) - 1), *tensor.shape[-1:])
+    positional = keras.tree.map_structure(symbol, list(arguments))
+    named = {n: symbol(v, n) for n, v in keywords.items()}
+    return keras.Model(symbols, layer.call(*positional, **named))
 
 
 class KerasTranslation:
@@ -140,7 +161,11 @@ class KerasTranslation:
         layer, before = node.operation, list(self.modules)
         symbols = self.keras.tree.flatten(node.outputs)
         inner = functional(layer)
-        if hasattr(inner, "_nodes_by_depth"):
+        arguments, keywords = node.arguments.fill_in(self.tensors)
+        is_graph = hasattr(inner, "_nodes_by_depth")
+        if not is_graph and type(layer).__name__ not in RULES and getattr(layer, "_layers", None):
+            inner, is_graph = graph_of_call(self.keras, layer, arguments, keywords), True
+        if is_graph:
             self._nested(node, layer, inner, symbols)
             return
         block = BLOCK.match(layer.name)
@@ -149,7 +174,6 @@ class KerasTranslation:
         elif isinstance(layer, self.keras.layers.Dropout) and not AUTOMATIC.fullmatch(layer.name):
             path = ".".join([*(path for path, _ in before[-1:]), layer.name])
             self.modules = [*before, (path, "Dropout")]
-        arguments, keywords = node.arguments.fill_in(self.tensors)
         results = self.keras.tree.flatten(layer(*arguments, **keywords))
         inputs = [self.operands[id(t)] for t in node.input_tensors]
         about = self.about(results[0], layer.name)

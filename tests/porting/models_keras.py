@@ -142,14 +142,29 @@ def refused() -> Any:
     return keras.Model(words, [*layers.LSTM(3, return_state=True)(h), stacked])
 
 
+class Residual(layers.Layer):  # type: ignore[misc]
+    """A layer of layers with a method ``call`` of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.dense = layers.LayerNormalization(), layers.Dense(4, activation="relu")
+
+    def call(self, x: Any) -> Any:
+        """Return the input plus its change."""
+        return x + self.dense(self.norm(x))
+
+
 class Own(keras.Model):  # type: ignore[misc]
     """A model with a method ``call`` of its own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.dense = layers.Dense(3)
-        self.build((None, 4))
+        self.blocks = [Residual(), Residual()]
+        self.drop, self.dense = layers.Dropout(0.1), layers.Dense(3)
+        self(keras.ops.zeros((1, 5, 4)))
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, training: bool | None = None) -> Any:
         """Return the model's output."""
-        return self.dense(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.dense(self.drop(keras.ops.mean(x, axis=1), training=training))

@@ -1,4 +1,4 @@
-"""Ports of functional and Sequential Keras models."""
+"""Ports of Keras models."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ def test_layers_without_a_rule_are_named_all_at_once(tmp_path: Path) -> None:
     assert all(f"keras.{n}" in refused for n in NAMES)
 
 
-def test_model_with_its_own_call_is_refused(tmp_path: Path) -> None:
-    refused = port(tmp_path, "Own", "--input", "x=batch,4", code=2)["error"]
-    assert "Own" in refused
-    assert "keras.Input" in refused
+def test_model_and_layers_with_a_call_of_their_own_are_ported(tmp_path: Path) -> None:
+    ported = port(tmp_path, "Own", "--input", "x=batch,time,4")
+    assert ported["proved"] is True
+    spec = yaml.safe_load((tmp_path / "port" / "own.yaml").read_text())
+    kinds = [layer["layer"] for layer in spec["layers"].values()]
+    assert kinds == ["layer_norm", "dense"] * 2 + ["dropout", "dense"]
