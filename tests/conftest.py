@@ -16,6 +16,7 @@ import gc
 import json
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -26,6 +27,10 @@ import pytest
 import warm_workers
 
 pytest_plugins = ["wording"]
+
+# torch's build for GPUs imports triton, which aborts a process that has loaded TensorFlow. On a CPU
+# torch does not need triton, and in tests both frameworks may be in one process.
+sys.modules["triton"] = None  # type: ignore[assignment]
 
 TESTS = Path(__file__).parent
 # The seconds of each slow file, by its path relative to this folder; tests/times.py writes them.
