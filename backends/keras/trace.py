@@ -159,11 +159,12 @@ class KerasTranslation:
 
     def _call(self, node: Any) -> None:
         layer, before = node.operation, list(self.modules)
+        kind = type(layer).__name__
         symbols = self.keras.tree.flatten(node.outputs)
         inner = functional(layer)
         arguments, keywords = node.arguments.fill_in(self.tensors)
         is_graph = hasattr(inner, "_nodes_by_depth")
-        if not is_graph and type(layer).__name__ not in RULES and getattr(layer, "_layers", None):
+        if not is_graph and kind not in RULES and getattr(layer, "_layers", None):
             inner, is_graph = graph_of_call(self.keras, layer, arguments, keywords), True
         if is_graph:
             self._nested(node, layer, inner, symbols)
@@ -178,8 +179,7 @@ class KerasTranslation:
         inputs = [self.operands[id(t)] for t in node.input_tensors]
         about = self.about(results[0], layer.name)
         rules = RULES if isinstance(layer, self.keras.layers.Layer) else OPERATIONS
-        rule = rules.get(type(layer).__name__)
-        kind = type(layer).__name__
+        rule = rules.get(kind)
         masks = masks_of(node) if kind not in MASKED else []
         made = None if rule is None or masks else rule(self, node, inputs, about)
         if made is None:

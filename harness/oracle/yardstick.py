@@ -22,6 +22,7 @@ import numpy as np
 
 from harness.arrays import Array, Arrays, widen
 from harness.caching import noise_store
+from harness.caching.noise_store import Noise
 from harness.oracle.kinks import KINKS, ComparisonRecorder, FlippedComparisons, MaximumRecorder
 from harness.oracle.oracle import ORDERS, TABLE, Oracle
 from harness.oracle.rounding import (
@@ -123,7 +124,6 @@ class WithoutZeroSums(Oracle):
 
 
 Name = TypeVar("Name", bound=Hashable)
-Noise = Mapping[str, float]
 # A function that computes with a session and yields one or more mappings of values to compare.
 Run = Callable[[Session], Iterable[Arrays]]
 FEW, FAST = ("reversed",), ("halved",)

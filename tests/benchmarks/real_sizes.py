@@ -24,6 +24,8 @@ import click
 import psutil
 from marked import put
 
+from harness.results.environment import describe_machine
+
 RECORD = Path(__file__).with_suffix(".json")
 GPT = {"vocab": 50257, "heads": 12, "head": 64, "wide": 3072, "depth": 12, "context": 1024}
 LLAMA = {"vocab": 32000, "groups": 4, "each": 4, "half": 32, "wide": 2816, "depth": 8}
@@ -94,17 +96,12 @@ def table(record: dict[str, Any]) -> str:
 def main(page: bool) -> None:
     """Check all models, and write the table."""
     if not page:
-        record: dict[str, Any] = {"machine": _processor(), "models": {}}
+        record: dict[str, Any] = {"machine": describe_machine().cpu, "models": {}}
         for name, (spec, sizes, _) in MODELS.items():
             record["models"][name] = check(spec, sizes)
             click.echo(f"{name}: {record['models'][name]}")
         RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     put("method-details.md", "real sizes", table(json.loads(RECORD.read_text(encoding="utf-8"))))
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from harness.caching import noise_store
-from harness.caching.noise_store import NoiseStore, path, size
+from harness.caching.noise_store import Noise, NoiseStore, path, size
 from harness.commands import cli
 from harness.language.model import load_spec
 from harness.oracle.case import Case
-from harness.oracle.yardstick import Noise, Reference
+from harness.oracle.yardstick import Reference
 
 KEY, NOISE = b"key", {"loss": 0.1 + 0.2, "gradient.w": float("inf"), "output.y": 0.0}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checking.options import DTYPES
-from harness.checking.own_model.framework import find_framework
+from harness.checking.own_model.framework import MAX_SOURCE, find_framework
 from harness.errors import UsageError, check_known
 from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, read_bytes, read_pieces
 from harness.results.lines import OwnModelRecord
@@ -21,7 +21,6 @@ from harness.runtime.paths import OWN_PATHS
 from harness.runtime.plugins import available
 
 PYTHON = ".py"
-MAX_SOURCE = 16 << 20
 # The most rules of --map, and the most characters of a rule.
 MOST_RULES, LONGEST_RULE = 10_000, 1_000
 FORM = (

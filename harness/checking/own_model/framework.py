@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -32,9 +32,10 @@ def find_framework(path: Path, preferred: Sequence[str]) -> str:
     backends = available()
     modules = _modules(path)
     frameworks = _choose(modules & backends.keys(), preferred)
-    for extras in (False, True):
-        required = {*_required(modules, extras)} & backends.keys() - {"numpy"}
-        frameworks = frameworks or _choose(required, preferred)
+    if not frameworks:  # slower, because it reads the metadata of all installed libraries
+        always, extras = _required(modules)
+        found = (names & backends.keys() - {"numpy"} for names in (always, extras))
+        frameworks = next(filter(None, (_choose(names, preferred) for names in found)), [])
     if len(frameworks) != 1:
         problem = (
             f"uses {' and '.join(frameworks)}" if frameworks else "imports no installed framework"
@@ -92,14 +93,14 @@ def _imported(path: Path) -> set[str]:
     return names
 
 
-def _required(modules: Collection[str], extras: bool) -> Iterator[str]:
-    """Yield the names of the distributions that the installed libraries of these modules require,
-    always or only for some of their ``extras``."""
+def _required(modules: Collection[str]) -> tuple[set[str], set[str]]:
+    """Return the names of the distributions that the installed libraries of these modules require:
+    always, and only for some of their extras."""
     libraries = metadata.packages_distributions()
-    for module in modules:
-        for library in libraries.get(module, ()):
-            for text in metadata.requires(library) or ():
-                with suppress(InvalidRequirement):  # in the metadata of old libraries
-                    requirement = Requirement(text)
-                    if ("extra" in str(requirement.marker)) == extras:
-                        yield requirement.name
+    always, extras = set[str](), set[str]()
+    for library in {name for module in modules for name in libraries.get(module, ())}:
+        for text in metadata.requires(library) or ():
+            with suppress(InvalidRequirement):  # in the metadata of old libraries
+                requirement = Requirement(text)
+                (extras if "extra" in str(requirement.marker) else always).add(requirement.name)
+    return always, extras
