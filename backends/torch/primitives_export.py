@@ -129,7 +129,7 @@ TEMPLATES: Mapping[str, Template] = {
     "expand_dims": expand_dims,
     "squeeze": "^0.squeeze({axis})",
     "flip": "^0.flip({axis})",
-    # Its derivative at both limits is 0; that of torch.clamp is 1.
+    # Its derivative at both limits is 0; that of torch.clamp is 1 before torch 2.14.
     "clip": "nn.functional.hardtanh(%0, {low}, {high})",
     "one_hot": "nn.functional.one_hot(%0, {classes}).to({like}.dtype)",
     "tensordot": "torch.tensordot(%0, %1, dims={axes})",

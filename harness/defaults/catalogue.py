@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
+from packaging.version import Version
 from pydantic import Field
 
 from harness.errors import UsageError, check_known, did_you_mean
@@ -20,22 +21,39 @@ from harness.runtime.hookspecs import Measured
 NEAR = 0.01
 
 
+class Earlier(Strict):
+    """The measured value of a default in the versions of ``package`` before ``version``."""
+
+    package: str
+    version: str
+    measured: bool | int | float | str
+
+
 class Framework(Strict):
     """Facts about one framework in an entry of the catalogue.
 
     ``does`` describes the default. ``measured`` is the value that the plugin's measurement of the
-    default should give. ``set`` is the setting with which the framework behaves as the entry
-    recommends (``agree_on``).
+    default should give, and ``before`` the value in earlier versions. ``set`` is the setting with
+    which the framework behaves as the entry recommends (``agree_on``).
     """
 
     does: str
     set: str
     measured: bool | int | float | str
+    before: Earlier | None = None
 
-    def holds(self, measured_value: Measured) -> bool:
+    def expected(self, versions: Mapping[str, str]) -> Measured:
+        """Return the value that the measurement should give with the installed ``versions``, a
+        dictionary from package to version."""
+        earlier = self.before
+        if earlier and Version(versions[earlier.package]) < Version(earlier.version):
+            return earlier.measured
+        return self.measured
+
+    def holds(self, measured_value: Measured, versions: Mapping[str, str]) -> bool:
         """Return whether a measured value equals the value in the catalogue; floats may differ by
         1%."""
-        written = self.measured
+        written = self.expected(versions)
         if isinstance(written, float) and isinstance(measured_value, int | float):
             return math.isclose(written, measured_value, rel_tol=NEAR, abs_tol=1e-12)
         return type(written) is type(measured_value) and written == measured_value

@@ -78,9 +78,10 @@ def verify(
             if not outcome.ok:
                 _add_not_run(verification, framework, names, outcome.cause)
                 continue
-            verification.versions[framework] = dict((worker.hello or {})["versions"])
+            versions = dict((worker.hello or {})["versions"])
+        verification.versions[framework] = versions
         verification.measurements += [
-            _compare_measured(entries, name, framework, outcome.value) for name in names
+            _compare_measured(entries, name, framework, outcome.value, versions) for name in names
         ]
     return verification
 
@@ -95,7 +96,11 @@ def _add_not_run(
 
 
 def _compare_measured(
-    entries: Entries, name: str, framework: str, answers: Mapping[str, Mapping[str, Measured]]
+    entries: Entries,
+    name: str,
+    framework: str,
+    answers: Mapping[str, Mapping[str, Measured]],
+    versions: Mapping[str, str],
 ) -> Measurement:
     answer = answers.get(name)
     if answer is None:
@@ -105,9 +110,10 @@ def _compare_measured(
     if "value" not in answer:
         return Measurement(name, framework, "error", detail=str(answer.get("error", "no value")))
     value = answer["value"]
-    if entries[name].frameworks[framework].holds(value):
+    facts = entries[name].frameworks[framework]
+    if facts.holds(value, versions):
         return Measurement(name, framework, "as written", value)
-    written = entries[name].frameworks[framework].measured
+    written = facts.expected(versions)
     return Measurement(
         name, framework, "changed", value, f"{value!r}, but the catalogue has {written!r}"
     )

@@ -111,7 +111,14 @@ def test_the_page_is_made_of_the_data() -> None:
 def test_a_measurement_holds_to_the_digits_that_are_written(
     written: Any, found: Any, holds: bool
 ) -> None:
-    assert Framework(does="x", set="x", measured=written).holds(found) is holds
+    assert Framework(does="x", set="x", measured=written).holds(found, {}) is holds
+
+
+def test_an_earlier_version_may_have_another_default() -> None:
+    clamp = ENTRIES["clip-at-bound"].frameworks["torch"]
+    for version, found in {"2.13.0+cpu": 1.0, "2.14.0": 0.0, "2.15.0+cu132": 0.0}.items():
+        assert clamp.holds(found, {"torch": version})
+        assert not clamp.holds(1.0 - found, {"torch": version})
 
 
 def test_between_two_frameworks_stands_what_they_differ_in() -> None:
@@ -171,7 +178,9 @@ def test_json_holds_all() -> None:
     assert {one["name"] for one in found} == set(select_entries("adam", ("torch", "jax")))
     assert all(set(one["frameworks"]) == {"torch", "jax"} for one in found)
     assert all(
-        {"does", "set", "measured"} == set(f) for o in found for f in o["frameworks"].values()
+        {"does", "set", "measured", "before"} == set(f)
+        for o in found
+        for f in o["frameworks"].values()
     )
 
 

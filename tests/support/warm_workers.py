@@ -165,7 +165,7 @@ def main() -> None:
     _, backend, option, answering, *_ = arguments
     connection = socket.socket(fileno=int(number))
     wanted = _wanted(backend, arguments)
-    importlib.import_module(FRAMEWORKS[backend])
+    importlib.import_module(_framework(backend))
     importlib.import_module("harness.worker.serve")
     module = answering.partition(":")[0]
     if option == "--service" and module.startswith("harness."):
@@ -186,6 +186,13 @@ def main() -> None:
         connection.send(b"%d" % pid)
         # Another process must not get the id of the last child before the child is registered.
         forked = [*(n for n in forked if not os.waitpid(n, os.WNOHANG)[0]), pid]
+
+
+def _framework(backend: str) -> str:
+    """Return the module to import for a backend. TensorFlow and torch cannot be in one process,
+    see ``tests/conftest.py``; ``KERAS_BACKEND`` may give the backend ``keras`` another engine."""
+    engine = os.environ.get("KERAS_BACKEND", "tensorflow") if backend == "keras" else ""
+    return FRAMEWORKS.get(f"keras-{engine}", FRAMEWORKS[backend])
 
 
 def _wanted(backend: str, arguments: Sequence[str]) -> Mapping[str, str]:
