@@ -3,7 +3,8 @@ returns a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,15 @@ from harness.extend.models import (
 )
 
 from .layers import WAYS
+from .model_noise import with_noise
 from .trace import declarations, operators, trace_model
 
 # Functions of TensorFlow whose constants have float32 precision only.
 NARROW = frozenset(["leaky_relu", "gelu"])
 # Layers that compute in float32 in a float64 model, e.g. the softmax of attention.
 NARROW_LAYERS = frozenset(["MultiHeadAttention", "GroupedQueryAttention", "Resizing"])
+# Layers that do so on engines with inexact normalisations.
+NORMS = frozenset(["BatchNormalization", "LayerNormalization", "GroupNormalization"])
 
 
 class KerasOwnModels(OwnModels):
@@ -145,10 +149,11 @@ class KerasModel(OwnModel):
     def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
         # TensorFlow's leaky_relu and gelu have float32 constants in float64, too.
         functions = NARROW if self.backend.keras.backend.backend() == "tensorflow" else ()
+        layers = NARROW_LAYERS | (NORMS if "normalization" in self.backend.inexact else set())
         return [
             f"layer {layer.name}"
             for layer in self.model._flatten_layers(include_self=False)
-            if _function_of(layer) in functions or type(layer).__name__ in NARROW_LAYERS
+            if _function_of(layer) in functions or type(layer).__name__ in layers
         ]
 
     def shaped(self, name: str, tensor: Any, expected: tuple[int, ...]) -> Any:
@@ -166,6 +171,9 @@ class KerasModel(OwnModel):
         else:
             returned = self._run_compiled(self.jit, given, placing, training)
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
+
+    def with_noise(self, noise: Sequence[Array]) -> AbstractContextManager[None]:
+        return with_noise(self.backend.keras, noise)
 
     def _run_compiled(
         self, jit: Callable[[Any], Any], given: Arrays, placing: Placing, training: bool

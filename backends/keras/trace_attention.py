@@ -20,14 +20,14 @@ def _arguments(node: Any) -> dict[str, Any]:
 def _attention(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer, given = node.operation, _arguments(node)
     query, value, *key = inputs
-    if layer.use_scale or layer.score_mode != "dot" or layer.dropout:
+    if layer.use_scale or layer.score_mode != "dot":
         return None
     if set(given) - {"use_causal_mask"}:
         return None
     attributes = {
         "scale": 1.0,
         "causal": "use_causal_mask" in given,
-        "keep": 1.0,
+        "keep": round(1 - layer.dropout, 12),
         "width": about["shape"][-1],
     }
     return t.builder.add("attention", [query, *(key or [value]), value], attributes, **about)
@@ -38,7 +38,7 @@ def _heads(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result
     """Add dense layers around an attention whose heads are on axis 1."""
     layer, given = node.operation, _arguments(node)
     known = {"query", "value", "key", "use_causal_mask"}
-    plain = layer._attention_axes in ((1,), [1]) and not layer._dropout and not set(given) - known
+    plain = layer._attention_axes in ((1,), [1]) and not set(given) - known
     if not plain or len(about["shape"]) != 3 or layer._use_gate:
         return None
     query, value, *key = inputs
@@ -52,7 +52,8 @@ def _heads(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result
     batch, time, _ = about["shape"]
     width = layer._value_dim
     causal = "use_causal_mask" in given
-    own = {"scale": layer._inverse_sqrt_key_dim, "causal": causal, "keep": 1.0}
+    keep = round(1 - layer._dropout, 12)
+    own = {"scale": layer._inverse_sqrt_key_dim, "causal": causal, "keep": keep}
     shape = (batch, count, time, width)
     made = t.builder.node("attention", heads, about, shape, **own, width=layer._key_dim)
     last = (batch, time, count, width)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import torch
 
 from harness.extend import Array
-from harness.extend.models import NoiseMisfit
+from harness.extend.models import GivenNoise, NoiseMisfit
 
 ATTENTION = torch.nn.functional.scaled_dot_product_attention
 
@@ -26,25 +25,26 @@ def with_noise(noise: Sequence[Array]) -> Iterator[None]:
     Raises:
         NoiseMisfit: the calls do not fit the arrays, or the model draws other random numbers.
     """
-    given, before = _GivenNoise(list(noise)), torch.get_rng_state()
+    given, before = GivenNoise(noise), torch.get_rng_state()
+    dropout = _Dropout(given)
     functions: dict[str, Any] = {
-        "dropout": given.drop,
-        "scaled_dot_product_attention": given.attend,
+        "dropout": dropout.drop,
+        "scaled_dot_product_attention": dropout.attend,
     }
-    with patch.multiple(torch.nn.functional, **functions):
+    with given.checked(), patch.multiple(torch.nn.functional, **functions):
         yield
-    if given.left or not torch.equal(before, torch.get_rng_state()):
+    if not torch.equal(before, torch.get_rng_state()):
         raise NoiseMisfit("the model draws other random numbers than the spec")
 
 
 @dataclass(frozen=True)
-class _GivenNoise:
-    left: list[Array]
+class _Dropout:
+    given: GivenNoise
 
     def drop(self, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
         if not training or p == 0:
             return x
-        kept = x * self._take(x) / (1 - p)
+        kept = x * torch.from_numpy(self.given.take(x.shape)).to(x) / (1 - p)
         return x.copy_(kept) if inplace else kept
 
     def attend(
@@ -74,29 +74,3 @@ class _GivenNoise:
         empty = (scores == -math.inf).all(-1, keepdim=True)
         weights = scores.masked_fill(empty, 0).softmax(-1).masked_fill(empty, 0)
         return self.drop(weights, dropout_p) @ value
-
-    def _take(self, like: Any) -> Any:
-        """Return the next array, in the shape of a tensor."""
-        if not self.left:
-            raise NoiseMisfit("the model draws more random numbers than the spec")
-        array, shape = np.array(self.left.pop(0)), tuple(like.shape)
-        if len({*shape}) == len(shape) and sorted(shape) == sorted(array.shape):
-            array = array.transpose([array.shape.index(length) for length in shape])
-        if not _is_merged(array.shape, shape):
-            raise NoiseMisfit(
-                f"the model draws random numbers of shape {list(shape)}, the spec of shape "
-                f"{list(array.shape)}"
-            )
-        return torch.from_numpy(array.copy()).reshape(shape).to(like)
-
-
-def _is_merged(first: Sequence[int], second: Sequence[int]) -> bool:
-    """Return whether one shape is the other with merged neighbouring axes, e.g. batch and heads."""
-    long, short = sorted((list(first), list(second)), key=len, reverse=True)
-    for length in short:
-        product = 1
-        while long and product < length:
-            product *= long.pop(0)
-        if product != length:
-            return False
-    return all(length == 1 for length in long)

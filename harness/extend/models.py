@@ -7,7 +7,6 @@ from harness.runtime.own_model.contract import (
     ModelArray,
     ModelFile,
     Naming,
-    NoiseMisfit,
     OwnModel,
     OwnModels,
     Placing,
@@ -29,10 +28,12 @@ from harness.runtime.own_model.graph import (
     short_pads,
     whole_numbers,
 )
+from harness.runtime.own_model.noise import GivenNoise, NoiseMisfit
 from harness.runtime.own_model.recorder import Recorder
 
 __all__ = [
     "ExportedModel",
+    "GivenNoise",
     "GraphBuilder",
     "ModelArray",
     "ModelFile",

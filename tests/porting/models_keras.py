@@ -168,3 +168,13 @@ class Own(keras.Model):  # type: ignore[misc]
         for block in self.blocks:
             x = block(x)
         return self.dense(self.drop(keras.ops.mean(x, axis=1), training=training))
+
+
+def block() -> Any:
+    """A transformer block with dropout, also of attention, and batch norm."""
+    x = keras.Input((None, 8), name="x")
+    h = layers.LayerNormalization()(x)
+    h = layers.MultiHeadAttention(2, 4, dropout=0.1)(h, h, use_causal_mask=True)
+    h = x + layers.Dropout(0.2)(h)
+    wide = layers.Dense(16, activation="tanh")(layers.BatchNormalization(momentum=0.9)(h))
+    return keras.Model(x, h + layers.Dropout(0.3)(layers.Dense(8)(wide)))

@@ -11,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from harness.commands import cli
+from harness.porting.proof import ITEMS
 
 pytest.importorskip("keras")
 MODELS = Path(__file__).with_name("models_keras.py")
@@ -99,3 +100,20 @@ def test_model_and_layers_with_a_call_of_their_own_are_ported(tmp_path: Path) ->
     spec = yaml.safe_load((tmp_path / "port" / "own.yaml").read_text())
     kinds = [layer["layer"] for layer in spec["layers"].values()]
     assert kinds == ["layer_norm", "dense"] * 2 + ["dropout", "dense"]
+
+
+@pytest.mark.parametrize(
+    "backend",
+    ["keras", *(pytest.param(f"keras-{n}", marks=pytest.mark.thorough) for n in ("torch", "jax"))],
+)
+def test_dropout_of_a_transformer_block_is_proved_in_training_mode(
+    tmp_path: Path, backend: str
+) -> None:
+    options = ("--loss", "sparse_cross_entropy", "--backend", backend)
+    assert port(tmp_path, "block", *options)["proved"] is True
+    layers = yaml.safe_load((tmp_path / "port" / "block.yaml").read_text())["layers"]
+    keeps = [layer["keep"] for layer in layers.values() if "keep" in layer]
+    assert keeps == [0.9, 0.8, 0.7]
+    proof = (tmp_path / "port" / "README.md").read_text()
+    assert all(f"| float64 | {ITEMS[name]} |" in proof for name in ("outputs", "statistics"))
+    assert ITEMS["training-sgd"] in proof

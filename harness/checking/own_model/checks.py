@@ -70,19 +70,25 @@ class ModelContext:
         return replace(material, inputs=inputs, state=state)
 
     @cached_property
-    def rejected_noise(self) -> list[str]:
-        """The names of the spec's noise inputs that the model does not accept, unless they can
-        replace the model's own random numbers in a training pass."""
+    def _noise_trial(self) -> tuple[list[str], str]:
+        """The names of the spec's noise inputs that the model does not accept, and the reason. The
+        names are empty if the noise can replace the model's own random numbers."""
         names = (port.name for port in noise_ports(self.case.training))
-        rejected = [name for name in names if f"input.{name}" not in self.takes]
+        rejected, reason = [name for name in names if f"input.{name}" not in self.takes], ""
         if rejected:
             material = self.case.material
             arguments = {"inputs": material.inputs, "state": material.state}
             with suppress(WorkerFault):  # e.g. the process ended in an earlier check
                 self.remote.load(material)
                 trial = self.remote.outcome("forward", phase="training", **arguments)
-                rejected = [] if trial.ok else rejected
-        return rejected
+                rejected, reason = ([], "") if trial.ok else (rejected, trial.message)
+        return rejected, reason
+
+    @property
+    def rejected_noise(self) -> list[str]:
+        """The names of the spec's noise inputs that the model does not accept, unless they can
+        replace the model's own random numbers in a training pass."""
+        return self._noise_trial[0]
 
     @property
     def has_training(self) -> bool:
@@ -109,12 +115,15 @@ class ModelContext:
         state = [f"state.{p.name}" for p in program.state if f"state.{p.name}" not in self.takes]
         results = [n for n in result_ports(program, "forward") if "statistics." not in n]
         missing = [n.removeprefix("output.") for n in results if n not in self.results]
+        rejected, reason = self._noise_trial
         groups = (
-            ("noise not accepted", self.rejected_noise),
+            ("noise not accepted", rejected),
             ("state not accepted", state),
             ("results not returned", missing if self.results else []),
         )
         parts = [f"{what} ({', '.join(names)})" for what, names in groups if names]
+        if reason:
+            parts[0] = f"{parts[0][:-1]}: {reason})"
         trains = self.has_training or not (self.trains or self.case.training.new_statistics)
         parts += [] if trains else ["training mode"]
         return parts if self.differentiates else [*parts, "gradients"]

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.runtime.own_model.graph import TracedGraph
+from harness.runtime.own_model.noise import NoiseMisfit
 from harness.runtime.own_model.recorder import Recorder
 
 # Only a file that the user names as ``FILE.py:NAME`` runs as code. It runs in a separate process.
@@ -232,10 +233,6 @@ class ModelArray:
 
     shape: tuple[int, ...]
     trained: bool = True
-
-
-class NoiseMisfit(UsageError):
-    """Error: the spec's noise cannot replace the random numbers of a user's model."""
 
 
 class OwnModel(ABC):
