@@ -173,7 +173,9 @@ class FunctionWriter:
         def call_layer(e: Emitter, inner: Node) -> None:
             self.write_call(e, inner, prefix)
 
-        made = LayerBody(self.program, call, [0], False, call_layer, self.parameters(prefix), DTYPE)
+        results = range(len(block.outputs))
+        known = self.parameters(prefix)
+        made = LayerBody(self.program, call, results, False, call_layer, known, DTYPE)
         method = Method(call, None)
         e, arguments, codes = made.emit(self.dialect, form, method, 1, key_text, set(self.taken))
         read = {value for inner in walk_nodes(block.nodes) for value in inner.inputs}
@@ -183,7 +185,8 @@ class FunctionWriter:
         body = with_dtype([*e.lines, *return_lines(e, codes)], like)
         function = self._function(call, signature, body)
         values = [(r, self.program.types[v].shape) for r, v in form.roles(call)]
-        given_back = [(attributes["results"][0], self.program.types[block.outputs[0]].shape)]
+        shapes = [self.program.types[output].shape for output in block.outputs]
+        given_back = [*zip(attributes["results"], shapes, strict=True)]
         sizes = {**attributes["sizes"], **_sizes(form.attributes)}
         function.shapes.append(document.CallShapes(values, given_back, sizes))
         self.calls[attributes["label"]] = FunctionCall(function)
@@ -266,16 +269,21 @@ class FunctionWriter:
     def _write_chain(self, e: Emitter, node: Node, key: str, codes: Sequence[Code]) -> None:
         """Write a loop over the layers of a repeated layer."""
         call = self.calls[node.attributes["label"]]
-        first, *others = (e.read(code) for code in codes)
-        name = e.name(e.base(node.output) or identifier(key.replace(".", "_")))
-        if name != first:
-            e.write(f"{name} = {first}")
+        count = len(node.outputs)
+        arguments = [e.read(code) for code in codes]
+        names: list[str] = []
+        for output in node.outputs:
+            names.append(e.name(e.base(output) or identifier(key.replace(".", "_"))))
+            e.hold(output, names[-1])
+        first, results = ", ".join(arguments[:count]), ", ".join(names)
+        if results != first:
+            e.write(f"{results} = {first}")
         e.write(f"for number in range({node.attributes['repeat']}):")
         e.depth += 1
         weights = [f"{key_text(key, group)}[str(number)]" for group in call.function.groups]
-        e.write(f"{name} = {call.function.name}({', '.join([*weights, name, *others])})")
+        inputs = ", ".join([*weights, *names, *arguments[count:]])
+        e.write(f"{results} = {call.function.name}({inputs})")
         e.depth -= 1
-        e.hold(node.output, name)
 
     @staticmethod
     def _called(call: FunctionCall, weights: Sequence[str], codes: Sequence[Code]) -> Code:

@@ -229,9 +229,9 @@ class _DefinitionHasher:
         ):
             names_given |= _name_checksums("given", group)
         carried = [*spec.state, *spec.statistics]
-        output, texts = spec.output, {form: getattr(spec, form) for form in EQUATION_KEYS}
+        texts = {form: getattr(spec, form) for form in EQUATION_KEYS}
         if spec.scan is not None:
-            output, texts = spec.scan.output, {"step": spec.scan.step}
+            texts = {"step": spec.scan.step}
             names_given |= _slice_checksums(spec.scan)
         names_given |= self._hash_scans(spec, names_given, document)
         results = []
@@ -241,7 +241,7 @@ class _DefinitionHasher:
                 names = self.hash_equations(
                     parse_equations(text, document.locator(path)), names_given
                 )
-                results.append((form, [names[name] for name in (str(output), *carried)]))
+                results.append((form, [names[name] for name in (*spec.outputs, *carried)]))
         later = [part for part in (noise, constants) if part]
         return checksum_of(
             "layer", inputs, attribute_kinds(spec.attributes), groups, carried, results, *later

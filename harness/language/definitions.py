@@ -117,6 +117,10 @@ def _check_form(document: Document, layer: schema.Layer) -> None:
         raise SpecError(message, root)
     if (layer.scan is None) == (layer.output is None):
         raise SpecError("'output' must be next to the equations, or inside 'scan'", root)
+    for number, name in enumerate(layer.outputs):
+        if name in layer.outputs[:number]:
+            at = document.place_of(("output", number))
+            raise SpecError(f"output {name!r} is listed twice", at)
     if layer.state and layer.scan is None and not layer.scans:
         raise SpecError("'state' needs a 'scan'", document.place_of_key(("state",)))
     if layer.scans:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from harness.errors import ErrorList, Place, SpecError, did_you_mean
+from harness.errors import ErrorList, Place, SpecError, did_you_mean, several
 from harness.files.forms import KeyPath
 from harness.language import schema
 from harness.language.attributes import Attribute, AttributeSettings, read_attributes
@@ -363,6 +363,13 @@ class LayerMaker:
         if self.count > MAX_LAYERS:
             raise SpecError(f"there are more than {MAX_LAYERS:,} layers", at)
         if use.repeat is not None:
+            if len(layer.outputs) > len(layer.inputs):
+                raise SpecError(
+                    f"{use.layer} cannot be repeated: its outputs become the inputs of the next "
+                    f"layer, but it has {several(len(layer.outputs), 'output')} and "
+                    f"{several(len(layer.inputs), 'input')}; call {name!r} once for each layer",
+                    owner.document.place_of_key(("layers", name, "repeat")),
+                )
             instance.chain = True
             instance.inner = {
                 str(number): replace(

@@ -46,7 +46,6 @@ def layer_info(library: Library, call: LayerCall, noise: Iterable[str]) -> dict[
     """Return a dictionary with the attributes of the program's node for a layer call. ``noise`` has
     the names of the noise among the node's inputs."""
     spec = call.instance.layer
-    output = spec.scan.output if spec.scan else spec.output
     return {
         **_common_info(call),
         "meaning": meaning(library, "layer", spec.layer, call.instance.attributes),
@@ -54,7 +53,7 @@ def layer_info(library: Library, call: LayerCall, noise: Iterable[str]) -> dict[
             *(*spec.inputs, *spec.state, *noise),
             *(*call.instance.parameters, *spec.statistics, *spec.constants),
         ),
-        "results": (output, *spec.state, *spec.statistics),
+        "results": (*spec.outputs, *spec.state, *spec.statistics),
     }
 
 
@@ -107,7 +106,7 @@ class LayerEvaluator(Evaluator):
     def evaluate_assignment(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
         """Evaluate the right side of an assignment; return a value for each name on the left side.
 
-        The results of a layer are its output and its final states. The states may be ignored.
+        The results of a layer are its outputs and its final states. A single name gets the first.
 
         Raises:
             SpecError: the number of names differs from the number of results.
@@ -120,11 +119,13 @@ class LayerEvaluator(Evaluator):
         count = len(assignment.targets)
         if count in (1, len(results)):
             return results[:count]
-        states = scope.layers[expr.function].layer.state
-        names = ", ".join(("y", *states)[: len(results)])
-        contents = "its output" if len(results) == 1 else "its output and then its states"
+        layer = scope.layers[expr.function].layer
+        outputs = layer.outputs if len(layer.outputs) > 1 else ("y",)
+        names = ", ".join((*outputs, *layer.state)[: len(results)])
+        contents = "its outputs" if len(outputs) > 1 else "its output"
+        states = " and then its states" if len(results) > len(outputs) else ""
         raise SpecError(
-            f"{expr.function} returns {several(len(results), 'result')}, {contents}; "
+            f"{expr.function} returns {several(len(results), 'result')}, {contents}{states}; "
             f"{count} names are assigned: write '{names} = {expr.function}(...)'",
             assignment.place,
         )
@@ -163,15 +164,18 @@ class LayerEvaluator(Evaluator):
         self.places[result] = expr.place
         return result
 
-    def append_call(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:
+    def append_call(
+        self, inputs: list[int], outputs: list[int], info: dict[str, Any], count: int = 1
+    ) -> list[int]:
         """End the open body of nodes, and append a call node with this body. ``info`` has the
         node's attributes. Return the value numbers of its results.
 
-        The results must be new, different values. If the first output is also an input or another
-        output, a copy replaces it.
+        The results must be new, different values. If one of the first ``count`` outputs is also an
+        input or another output, a copy replaces it.
         """
-        if outputs[0] in inputs or outputs[0] in outputs[1:]:
-            outputs[0] = self._copy(outputs[0])
+        for number, output in enumerate(outputs[:count]):
+            if output in inputs or output in outputs[:number] + outputs[number + 1 :]:
+                outputs[number] = self._copy(output)
         body = self.builder.end(inputs, outputs)
         # Leave out values that only the unused side of a `where` has computed.
         body = replace(body, nodes=needed_nodes(body.nodes, outputs))
@@ -203,8 +207,8 @@ class LayerEvaluator(Evaluator):
         inner.names |= dict(zip(spec.state, map(BoundValue, last), strict=True))
 
     def call_layer(self, instance: Instance, expr: Call, scope: Scope) -> list[int]:
-        """Evaluate the call of a layer. Return the values of its output and of its final states.
-        For a chain of repeated layers (key ``repeat``), return its output only."""
+        """Evaluate the call of a layer. Return the values of its outputs and of its final states.
+        For a chain of repeated layers (key ``repeat``), return its outputs only."""
         spec = instance.layer
         inputs = list(spec.inputs)
         states = () if instance.chain else list(spec.state)
@@ -212,9 +216,11 @@ class LayerEvaluator(Evaluator):
         if not instance.chain:
             return self._apply_layer(instance, expr, values)
         instance.calls += 1
+        results: list[int] = []
         for link in instance.inner.values():
-            values[inputs[0]] = self._apply_layer(link, expr, dict(values))[0]
-        return [values[inputs[0]]]
+            results = self._apply_layer(link, expr, dict(values))[: len(spec.outputs)]
+            values.update(zip(inputs, results, strict=False))
+        return results
 
     def _apply_layer(self, instance: Instance, expr: Call, values: dict[str, int]) -> list[int]:
         """Evaluate a single call of a layer with ``values`` for its inputs and states; return its
@@ -230,16 +236,16 @@ class LayerEvaluator(Evaluator):
         self.bind_inputs(expr.function, expr, spec.inputs, values, inner, call.sizes)
         with self.with_call_place(instance.name, expr.place):
             if spec.layers:
-                inputs, output = dict(values), self._inline_layer(call)
+                inputs, results = dict(values), self._inline_layer(call)
                 about = (instance.name, label, spec.layer, as_plain_data(instance.attributes))
-                ends = (inputs, output, str(spec.output))
+                ends = (inputs, dict(zip(spec.outputs, results, strict=True)))
                 self.composites.append(Composite(*about, dict(call.sizes), *ends))
-                return [output]
+                return results
             return self._append_layer(call)
 
-    def _inline_layer(self, call: LayerCall) -> int:
+    def _inline_layer(self, call: LayerCall) -> list[int]:
         """Evaluate the call of a layer with nested layers: append the nodes of its equations to the
-        program. Return its output."""
+        program. Return its outputs."""
         instance, inner, spec = call.instance, call.scope, call.instance.layer
         document = instance.definition.document
         owner = Owner(
@@ -260,15 +266,27 @@ class LayerEvaluator(Evaluator):
         inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
         equations = parse_equations(str(spec.equations), document.locator(("equations",)))
         self.run_equations(equations, inner, f"{call.label}/")
-        output = self.find_output(inner, str(spec.output), document.place_of(("output",)))
+        outputs = self._find_outputs(call)
         check_read(equations, inner, ())
         for name, part in instance.inner.items():
             if not part.calls:
                 at = document.place_of_key(("layers", name))
                 raise SpecError(f"layer {name!r} is declared but never called", at)
         self._check_all_used(call)
-        self.places.setdefault(output, call.place)
-        return output
+        for output in outputs:
+            self.places.setdefault(output, call.place)
+        return outputs
+
+    def _find_outputs(self, call: LayerCall) -> list[int]:
+        """Return the values that the equations of a layer have assigned to its outputs."""
+        spec, document = call.instance.layer, call.instance.definition.document
+        listed = not isinstance(spec.output, str)
+        places = [
+            document.place_of(("output", number) if listed else ("output",))
+            for number in range(len(spec.outputs))
+        ]
+        pairs = zip(spec.outputs, places, strict=True)
+        return [self.find_output(call.scope, name, place) for name, place in pairs]
 
     def append_pseudo_layer(self, call: LayerCall, holder: Meaning) -> None:
         """Append the call of a pseudo-layer (see :func:`pseudo_layer_info`), and bind its results
@@ -328,20 +346,20 @@ class LayerEvaluator(Evaluator):
         inputs += [
             inner.value(n) for n in (*instance.parameters, *spec.statistics, *spec.constants)
         ]
-        output, finals = (
-            self._append_scan(call, spec.scan, ("scan",), list(spec.state), inner)
-            if spec.scan
-            else self._run_equations(call)
-        )
+        if spec.scan:
+            output, finals = self._append_scan(call, spec.scan, ("scan",), list(spec.state), inner)
+            outputs = [output]
+        else:
+            outputs, finals = self._run_equations(call)
         self._check_all_used(call)
         info = layer_info(self.library, call, noise)
-        results = self.append_call(inputs, [output, *finals], info)
-        results = results[: 1 + len(spec.state)]
+        results = self.append_call(inputs, [*outputs, *finals], info, len(outputs))
+        results = results[: len(outputs) + len(spec.state)]
         self.places.update(dict.fromkeys(results, call.place))
         return results
 
-    def _run_equations(self, call: LayerCall) -> tuple[int, list[int]]:
-        """Evaluate the equations of a layer; return its output, and a list with the final states
+    def _run_equations(self, call: LayerCall) -> tuple[list[int], list[int]]:
+        """Evaluate the equations of a layer; return its outputs, and a list with the final states
         and the new statistics."""
         instance, inner = call.instance, call.scope
         spec, document = instance.layer, instance.definition.document
@@ -352,8 +370,7 @@ class LayerEvaluator(Evaluator):
             inner.changing = frozenset()
         self.run_equations(equations, inner, f"{call.label}/")
         check_used(inner, spec.scans, document, "scans", "scan")
-        assert spec.output is not None
-        output = self.find_output(inner, spec.output, document.place_of(("output",)))
+        outputs = self._find_outputs(call)
         check_read(equations, inner, spec.statistics)
         if key == "training":
             names = spec.statistics
@@ -362,7 +379,7 @@ class LayerEvaluator(Evaluator):
             finals.append(inner.value(name))
             check_same_type(self, document, inner, "statistics", name, port.value, finals[-1])
             self.updated_statistics[port.value] = finals[-1]
-        return output, finals
+        return outputs, finals
 
     def add_initial_states(self, call: LayerCall) -> None:
         """Complete ``call.values``: a state that is not an argument of the call gets its initial

@@ -286,11 +286,7 @@ class Lowering:
             elif name in declared[:number]:
                 errors.found.append(SpecError(f"output {name!r} is listed twice", at))
         errors.end()
-        used = {*declared, *scope.used, *self.model.state}
-        for assignment in equations:
-            # A call can have results that nobody needs before a result that is used.
-            if not used.intersection(target.id for target in assignment.targets):
-                check_read([assignment], scope, ())
+        check_read(equations, scope, {*declared, *self.model.state})
         return tuple(Port(name, scope.value(name)) for name in declared)
 
     def _name_results(self) -> None:

@@ -293,7 +293,15 @@ class Layer(Documented):
         {"back": {"over": {"x_t": "x"}, "carries": ["h"], "step": "h = h + x_t", "output": "h"}},
         {},
     )
-    output: Name | None = key("the name of the returned value", "y", None)
+    output: Name | Annotated[list[Name], Field(min_length=1)] | None = key(
+        "the name of the returned value, or the names of several", ["y", "log_det"], None
+    )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the returned values."""
+        output = self.output if self.scan is None else self.scan.output
+        return (output,) if isinstance(output, str) else tuple(output or ())
 
 
 class Phase(Strict):

@@ -201,16 +201,17 @@ def _check_all_in(
 
 
 def check_read(equations: Sequence[Assignment], scope: Scope, exempt: Iterable[str]) -> None:
-    """Check that the equations use every name that they assign, or that the name is in ``exempt``.
+    """Check that the equations use a name of every assignment, or that the name is in ``exempt``.
+    A call can have results that nobody needs before a result that is used.
 
     Raises:
-        SpecError: a name is never read.
+        SpecError: no name of an assignment is ever read.
     """
-    exempt = frozenset(exempt)
+    used = {*scope.used, *exempt}
     for assignment in equations:
-        for target in assignment.targets:
-            if target.id not in scope.used and target.id not in exempt:
-                raise SpecError(f"{target.id!r} is computed but never used", target.place)
+        if used.isdisjoint(target.id for target in assignment.targets):
+            target = assignment.targets[0]
+            raise SpecError(f"{target.id!r} is computed but never used", target.place)
 
 
 # Values during the evaluation of equations, and their positions in the spec.

@@ -124,9 +124,9 @@ class Port:
 class Composite:
     """A call of a layer that has nested layers, whose equations are nodes of the program.
 
-    ``inputs`` maps the names of the layer's inputs to values, and ``output`` is the value that the
-    call returns, with the name ``result``. ``sizes`` has the sizes of the definition. The names of
-    the nested layers start with ``instance`` and a dot.
+    ``inputs`` and ``outputs`` map the names of the layer's inputs and outputs to values. ``sizes``
+    has the sizes of the definition. The names of the nested layers start with ``instance`` and a
+    dot.
     """
 
     instance: str
@@ -135,8 +135,7 @@ class Composite:
     attributes: Mapping[str, Any]
     sizes: Mapping[str, Dim]
     inputs: Mapping[str, int]
-    output: int
-    result: str
+    outputs: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)

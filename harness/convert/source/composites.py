@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -35,8 +35,8 @@ def fold(program: Program) -> Program:
     weights, if the layer reads weights of other layers, or if no input has an axis with the length
     of a free size, e.g. ``batch``.
     """
-    nodes = program.nodes
     results = [port.value for port in (*program.outputs, *program.new_state)]
+    nodes = needed_nodes(program.nodes, results)
     for composite in program.composites:
         nodes = _folded(nodes, composite, results, program)
     return replace(program, nodes=_chained(nodes, results, program))
@@ -45,30 +45,33 @@ def fold(program: Program) -> Program:
 def _folded(
     nodes: tuple[Node, ...], composite: Composite, results: Iterable[int], program: Program
 ) -> tuple[Node, ...]:
-    inputs, output = tuple(composite.inputs.values()), composite.output
-    body = needed(
-        nodes,
-        [output],
-        lambda node: node.outputs,
-        lambda node: [value for value in reads(node) if value not in inputs],
-    )
+    inputs = tuple(composite.inputs.values())
+    body = _equations(nodes, inputs, composite.outputs.values())
+    inside = {value for node in body for value in node.outputs}
+    outside = _read_outside(nodes, inside, results)
+    named = {name: value for name, value in composite.outputs.items() if value in outside}
+    outputs = tuple(named.values())
     # The program computes equal values of several layers once. Each layer gets a copy of those that
     # no weight changes.
     free = _without_weights(body, inputs)
     body = _in_order_of_use(body, free)
     every = {value for node in body for value in node.outputs}
     inside = every - free
-    others = [node for node in nodes if inside.isdisjoint(node.outputs)]
-    outside = {value for node in others for value in reads(node)}.union(results)
+    outside = _read_outside(nodes, inside, results)
     names = [call_key(node) for node in walk_nodes(body) if node.op == "call"]
     weights = {port.value: port.name for port in (*program.parameters, *program.statistics)}
     names += [weights[value] for node in body for value in node.inputs if value in weights]
+    made = [n for n, node in enumerate(nodes) if not set(outputs).isdisjoint(node.outputs)]
+    given = [n for n, node in enumerate(nodes) if not set(inputs).isdisjoint(node.outputs)]
     if (
-        output not in inside
+        not outputs
+        or not inside.issuperset(outputs)
+        or len(set(outputs)) < len(outputs)
+        or max(given, default=-1) > made[0]
         or len(set(inputs)) < len(inputs)
         or not any(node.op == "call" for node in walk_nodes(body))
         or not all(f"{name}.".startswith(f"{composite.instance}.") for name in names)
-        or (inside - {output}) & outside
+        or inside.difference(outputs) & outside
         or not _lengths(program, every, 0) <= _lengths(program, inputs, 1) | program.sizes.keys()
     ):
         return nodes
@@ -80,12 +83,30 @@ def _folded(
         "attributes": composite.attributes,
         "sizes": composite.sizes,
         "roles": tuple(composite.inputs),
-        "results": (composite.result,),
+        "results": tuple(named),
     }
-    call = Node("call", inputs, (output,), attributes, Block(inputs, body, (output,)))
-    replaced = [call if output in node.outputs else node for node in nodes]
-    hidden = inside - {output}
-    return needed_nodes([n for n in replaced if hidden.isdisjoint(n.outputs)], results)
+    call = Node("call", inputs, outputs, attributes, Block(inputs, body, outputs))
+    # Nodes between the outputs may read the first output.
+    joined = [*nodes[: made[0]], call, *nodes[made[0] :]]
+    return needed_nodes([n for n in joined if n is call or inside.isdisjoint(n.outputs)], results)
+
+
+def _equations(
+    nodes: Iterable[Node], inputs: Collection[int], outputs: Iterable[int]
+) -> tuple[Node, ...]:
+    """Return the nodes that compute outputs from inputs."""
+    return needed(
+        nodes,
+        outputs,
+        lambda node: node.outputs,
+        lambda node: [value for value in reads(node) if value not in inputs],
+    )
+
+
+def _read_outside(nodes: Iterable[Node], inside: Set[int], results: Iterable[int]) -> set[int]:
+    """Return the results, and the values that nodes without outputs in ``inside`` read."""
+    others = [node for node in nodes if inside.isdisjoint(node.outputs)]
+    return {value for node in others for value in reads(node)}.union(results)
 
 
 def _without_weights(body: Iterable[Node], inputs: Iterable[int]) -> set[int]:
@@ -124,21 +145,23 @@ def _lengths(program: Program, values: Iterable[int], most: int) -> set[str]:
 
 
 def _chained(nodes: Sequence[Node], results: Iterable[int], program: Program) -> tuple[Node, ...]:
-    """Join calls that repeat a layer: each gets the result of the call before it, and no other node
-    reads this result."""
+    """Join calls that repeat a layer: each gets the results of the call before it, which no other
+    node reads."""
     read: list[int] = [*results, *(value for node in nodes for value in reads(node))]
     joined: list[Node] = []
     for node in nodes:
         if is_composite(node):
             node = _with_inner_chains(node, program)
             before = joined[-1] if joined else None
-            if before is not None and is_composite(before) and _continues(before, node, program):
-                (passed,) = before.outputs
-                if read.count(passed) == 1:
-                    count = before.attributes["repeat"] + 1
-                    attributes = {**before.attributes, "repeat": count}
-                    joined[-1] = replace(before, outputs=node.outputs, attributes=attributes)
-                    continue
+            if (
+                before is not None
+                and is_composite(before)
+                and _continues(before, node, program)
+                and all(read.count(passed) == 1 for passed in before.outputs)
+            ):
+                attributes = {**before.attributes, "repeat": before.attributes["repeat"] + 1}
+                joined[-1] = replace(before, outputs=node.outputs, attributes=attributes)
+                continue
         joined.append(node)
     return tuple(joined)
 
@@ -154,10 +177,11 @@ def _continues(before: Node, node: Node, program: Program) -> bool:
     """Return whether a call is the next layer of a repeated layer, with the same equations."""
     base, _, number = str(before.attributes["instance"]).rpartition(".")
     count = before.attributes["repeat"]
-    same = node.inputs[:1] == before.outputs and node.inputs[1:] == before.inputs[1:]
-    types = [program.types[call.inputs[0]] for call in (before, node)]
+    passed = len(before.outputs)
+    first, second = ([program.types[i] for i in c.inputs[:passed]] for c in (before, node))
+    same = node.inputs[:passed] == before.outputs and node.inputs[passed:] == before.inputs[passed:]
     following = number == "0" and node.attributes["instance"] == f"{base}.{count}"
-    return same and following and types[0] == types[1] and canonical(before) == canonical(node)
+    return same and following and first == second and canonical(before) == canonical(node)
 
 
 def canonical(call: Node) -> Any:

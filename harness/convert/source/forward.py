@@ -82,9 +82,9 @@ def given(
     because zeros are their default.
     """
     if is_composite(node):
-        first, others = node.inputs[:1], node.inputs[1:]
+        passed = len(node.outputs)
         if node.attributes["repeat"] > 1:  # a loop: its fixed arguments are computed before it
-            return [*e.operands(first), *e.operands(others, 0)]
+            return [*e.operands(node.inputs[:passed]), *e.operands(node.inputs[passed:], 0)]
         return e.operands(node.inputs, width)
     form, _ = model.calls[node.attributes["label"]]
     values = [value for _, value in form.roles(node)]
