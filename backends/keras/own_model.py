@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,6 +28,7 @@ from harness.extend.models import (
     sizes_taken,
 )
 
+from .layer_names import variable_paths
 from .layers import WAYS
 from .model_noise import with_noise
 from .trace import declarations, operators, trace_model
@@ -199,7 +200,7 @@ class KerasModel(OwnModel):
             return None
 
     def record(self, recorder: Recorder, given: Arrays, placing: Placing) -> None:
-        names = _layer_names(self.model, self.variables)
+        names = variable_paths(self.model, self.variables)
         layer_class = self.backend.keras.layers.Layer
         call = layer_class.__call__
 
@@ -269,20 +270,6 @@ class KerasModel(OwnModel):
         numpy = self.backend.numpy
         kept = {n: numpy(t) for n, t in results.items() if n != "scalar"}
         return kept, {n: numpy(t) for n, t in target.items()}
-
-
-def _layer_names(model: Any, variables: Mapping[str, Any]) -> dict[int, str]:
-    """Return the name of each layer of a model by the layer's identity. The name of a layer is the
-    longest common start of the names of its variables. A layer inside a layer of the same name,
-    such as the cell of an LSTM, has its own name too."""
-    names = {id(variable): name.split(".") for name, variable in variables.items()}
-    layers: dict[int, str] = {id(model): ""}
-    for layer in model._flatten_layers(include_self=False):
-        owners = [names[id(v)][:-1] for v in layer.variables if id(v) in names]
-        common = takewhile(lambda parts: len(set(parts)) == 1, zip(*owners, strict=False))
-        name = ".".join(parts[0] for parts in common) if owners else layer.name
-        layers[id(layer)] = f"{name}.{layer.name}" if name in layers.values() else name
-    return layers
 
 
 def _function_of(layer: Any) -> str:

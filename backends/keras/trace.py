@@ -7,6 +7,7 @@ defines the operators of the neutral graph.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,13 +15,12 @@ from harness.extend import UsageError
 from harness.extend.models import GraphBuilder, Operand, TracedGraph
 
 from . import trace_attention, trace_images, trace_recurrent  # noqa: F401 (register rules)
+from .layer_names import attribute_paths, variable_paths
 from .trace_operations import OPERATIONS
 from .trace_rules import RULES, masks_of
 
 # The start of the names of all layers of a block, in models with one flat list of layers.
 BLOCK = re.compile(r"(.*?block_?\d+[a-z]?)_")
-# Names that Keras gives to dropout layers. They count all layers of the process.
-AUTOMATIC = re.compile(r"dropout(_\d+)?")
 # The layers whose rules read a mask, or that ignore it.
 MASKED = {
     *("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional"),
@@ -88,7 +88,12 @@ def trace_model(
             f"--input names {', '.join(arrays)}, but the model has the inputs "
             f"{', '.join(f'{n}={lengths}' for n, lengths in declarations(model).items())}"
         )
-    return KerasTranslation(keras, label, variables).run(graph, arrays)
+    translation = KerasTranslation(keras, label, variables, attribute_paths(model))
+    traced = translation.run(graph, arrays)
+    for layer, path in variable_paths(model, variables).items():
+        if (own := translation.paths.get(layer, path)) != path:
+            traced["names"][path] = own
+    return traced
 
 
 def graph_of_call(
@@ -119,13 +124,17 @@ class KerasTranslation:
     """The translation of one model.
 
     Attributes:
+        paths: The path of attributes of each layer, by ``id``; see :func:`attribute_paths`.
         builder: The neutral graph so far.
         operands: The operand of each symbolic tensor, by ``id``.
         tensors: The array of each symbolic tensor, by ``id``.
     """
 
-    def __init__(self, keras: Any, label: str, variables: Mapping[str, Any]) -> None:
-        self.keras = keras
+    def __init__(
+        self, keras: Any, label: str, variables: Mapping[str, Any], paths: Mapping[int, str]
+    ) -> None:
+        self.keras, self.paths = keras, paths
+        self.calls: Counter[int] = Counter()
         self.names = {id(v): name for name, v in variables.items()}
         shapes = {n: (tuple(v.shape), bool(v.trainable)) for n, v in variables.items()}
         self.builder = GraphBuilder(label, shapes)
@@ -172,9 +181,10 @@ class KerasTranslation:
         block = BLOCK.match(layer.name)
         if block is not None:
             self.modules = [*before, (block[1], "Block")]
-        elif isinstance(layer, self.keras.layers.Dropout) and not AUTOMATIC.fullmatch(layer.name):
-            path = ".".join([*(path for path, _ in before[-1:]), layer.name])
+        elif isinstance(layer, self.keras.layers.Dropout):
+            path = self._path(layer)
             self.modules = [*before, (path, "Dropout")]
+            self.builder.graph["names"][path] = self.paths.get(id(layer), path)
         results = self.keras.tree.flatten(layer(*arguments, **keywords))
         inputs = [self.operands[id(t)] for t in node.input_tensors]
         about = self.about(results[0], layer.name)
@@ -198,12 +208,19 @@ class KerasTranslation:
             self.operands[id(symbol)] = self.operands[id(source)]
             self.tensors[id(symbol)] = self.tensors[id(source)]
         before = self.modules
-        self.modules = [*before, (layer.name, type(layer).__name__)]
+        count = self.calls[id(layer)]
+        self.calls[id(layer)] += 1
+        path = self._path(layer) + (f"@{count}" if count else "")
+        self.modules = [*before, (path, type(layer).__name__)]
         self.translate(inner)
         self.modules = before
         for symbol, source in zip(symbols, self.keras.tree.flatten(inner.outputs), strict=True):
             self.operands[id(symbol)] = self.operands[id(source)]
             self.tensors[id(symbol)] = self.tensors[id(source)]
+
+    def _path(self, layer: Any) -> str:
+        """Return the path of a layer inside of the current module."""
+        return ".".join([*(path.split("@")[0] for path, _ in self.modules[-1:]), layer.name])
 
     def tensors_of(self, symbol: Any) -> Any:
         """Return the array of a symbolic tensor."""

@@ -131,6 +131,9 @@ class AttentionLayers:
         order = self._merged_order(chain, attention)
         if query is None or key is None or value is None or order is None:
             return []
+        # A projection that other calls use needs a layer of its own.
+        if not all(_feeds_only(h.dense.name, attention, calls) for h in (query, key, value)):
+            return []
         found = _choose_layer(attention, {"q": query, "k": key, "v": value}, call, done)
         if found is None:
             return []
@@ -213,6 +216,17 @@ class AttentionLayers:
         moved = self._move(positions, chain)
         orders = ([0, 1, 2], [1, 0, 2])
         return next((o for o in orders if np.array_equal(moved, merged.transpose(o))), None)
+
+
+def _feeds_only(name: str, attention: TracedCall, calls: Calls) -> bool:
+    """Return whether a value is used only by an attention, perhaps after moves."""
+    if name in calls.outputs.values():
+        return False
+    return all(
+        call.name == attention.name
+        or (call.op in MOVES | {"rotary"} and _feeds_only(call.name, attention, calls))
+        for call in calls.users.get(name, ())
+    )
 
 
 def _choose_layer(

@@ -55,13 +55,15 @@ def recognise_attention(
     calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]
 ) -> Iterable[TracedCall] | str:
     """Replace ``softmax(q @ k.T * scale) @ v``, perhaps with a mask and dropout, by
-    ``attention``."""
+    ``attention``, unless other calls use the softmax."""
     if call.op != "@" or not all(isinstance(i, str) for i in call.inputs):
         return [call]
     chosen, value = (done[i] for i in call.inputs)
     keep = 1.0
     if chosen.op == "layer" and chosen.attributes["layer"] == "dropout":
         keep, chosen = chosen.attributes["settings"]["keep"], done[chosen.inputs[0]]
+    if any(calls.uses[name] > 1 for name in (call.inputs[0], chosen.name)):
+        return [call]
     if chosen.op != "softmax" or chosen.attributes["axis"] != len(chosen.shape) - 1:
         return [call]
     scores, mask = _without_mask(done[chosen.inputs[0]], done)

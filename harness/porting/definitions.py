@@ -33,6 +33,7 @@ class Template:
         parameters: The name of each trained array of the block itself -> its entry.
         constants: The name of each other array of the block itself -> its entry.
         equations: The lines of the equations.
+        outputs: The names of the outputs.
         rules: The parts of ``--map`` rules: a parameter inside the block, and the model's array.
         features: The length of the first input's last axis, and its name in ``features_name``.
     """
@@ -44,6 +45,7 @@ class Template:
     parameters: dict[str, str] = field(default_factory=dict)
     constants: dict[str, str] = field(default_factory=dict)
     equations: list[str] = field(default_factory=list)
+    outputs: tuple[str, ...] = ()
     rules: list[tuple[str, str]] = field(default_factory=list)
     features: Any = None
     features_name: str = ""
@@ -75,7 +77,7 @@ class Template:
             for group in (self.inputs, self.layers, self.parameters, self.constants)
             for n, v in group.items()
         ]
-        return MARK.sub("#", "\n".join([*parts, *self.equations]))
+        return MARK.sub("#", "\n".join([*parts, *self.equations, *self.outputs]))
 
 
 def write_number(value: Any) -> str:
@@ -88,6 +90,13 @@ def write_number(value: Any) -> str:
         text = repr(value)
         return re.sub(r"^(-?\d+)e", r"\1.0e", text).replace("e-0", "e-")
     return str(value)
+
+
+def snake_case(name: str) -> str:
+    """Return the name of a class with underscores: ``GPT2Block`` gives ``gpt2_block``, and
+    ``ConvNeXtBlock`` gives ``convnext_block``."""
+    starts = r"(?<=[a-z0-9])(?=[A-Z](?:[a-z]{2}|[A-Z](?![a-z])|$))|(?<=[A-Z])(?=[A-Z][a-z])"
+    return re.sub(starts, "_", name).lower()
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,21 @@ class Equations:
             text = self.assign(text, name)
         self.texts[call.name] = text
 
+    def add_results(self, calls: Sequence[TracedCall], names: Sequence[str]) -> None:
+        """Add a call with several results: the call, and its ``result`` calls. Results without a
+        name get new names."""
+        count = 1 + max(c.attributes["number"] for c in calls[1:])
+        places = [0, *(c.attributes["number"] for c in calls[1:])]
+        given = dict(zip(places, names, strict=True))
+        text = self._express(calls[0])
+        targets: list[str] = []
+        for number in range(count):
+            targets.append(given.get(number) or unique("h", self.taken))
+            self.taken.add(targets[-1])
+        self.lines.append(f"{', '.join(targets)} = {text.text}")
+        for place, call in zip(places, calls, strict=True):
+            self.calls[call.name], self.texts[call.name] = call, Expression(targets[place])
+
     def assign(self, text: Expression, name: str = "") -> Expression:
         """Assign an expression to a name; return the name."""
         name = name or unique("h", self.taken)

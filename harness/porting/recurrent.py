@@ -62,15 +62,28 @@ class RecurrentLayers:
         return made
 
     def _final_state(self, calls: Calls, call: TracedCall) -> list[TracedCall]:
-        """Return the final outputs of all layers and directions, ``[layers, batch, units]``."""
+        """Return the final states of all layers and directions, ``[layers, batch, units]``.
+
+        Raises:
+            UsageError: the state is the cell state of an LSTM in two directions.
+        """
         outputs = self._outputs[call.inputs[0]]
-        if call.attributes["number"] > 0:
-            raise UsageError(f"{call.place}: the final cell state of an LSTM is not supported")
         _, batch, units = call.shape
         made: list[TracedCall] = []
         rows: list[str] = []
         for output in outputs:
             length, width = output.shape[1:]
+            if call.attributes["number"] > 0:
+                if width != units:
+                    raise UsageError(
+                        f"{call.place}: the final cell state of an LSTM in two directions is not "
+                        "supported"
+                    )
+                # The results of the layer ``lstm`` are y, h and c.
+                made.append(calls.new(call, "result", [output.name], (batch, units), number=2))
+                made.append(calls.new(call, "reshape", [made[-1].name], (1, batch, units)))
+                rows.append(made[-1].name)
+                continue
             for start in range(0, int(width), int(units)):
                 # The second direction ends at the first time step.
                 cut = {"axis": 1, "index": 0 if start else minus_one(length), "length": length}

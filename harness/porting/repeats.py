@@ -25,26 +25,37 @@ Segment = tuple[TracedCall, ...]
 
 
 def find_repeats(graph: ModelGraph) -> ModelGraph:
-    """Return the graph with a module around each repeated part, unless its modules have a
-    structure: a module has two layers, or is a block."""
+    """Return the graph with a module around each repeated part.
+
+    If its modules have a structure (a module has two layers, or is a block), a repeated part has
+    only layers outside of modules, with names that the framework made up.
+    """
     layers = Counter(m for c in graph.calls if c.op == "layer" for m in c.modules)
-    if any(count > 1 for count in layers.values()):
+    has_blocks = any(call.op == "block" for call in find_blocks(graph).calls)
+    has_structure = has_blocks or any(count > 1 for count in layers.values())
+    if has_structure and not graph.names:
         return graph
-    if any(call.op == "block" for call in find_blocks(graph).calls):
-        return graph
+    length = Counter(m for c in graph.calls if c.op not in LOCAL for m in c.modules)
+    inside = {module for module, count in length.items() if count > 1}
     segments = list(_segments(graph))
     around: dict[str, tuple[str, str]] = {}
-    for number, run in enumerate(_runs([_signature(s) for s in segments])):
+    names = dict(graph.names)
+    signatures = [
+        (number,) if has_structure and not _is_free(segment, graph, inside) else _signature(segment)
+        for number, segment in enumerate(segments)
+    ]
+    for number, run in enumerate(_runs(signatures)):
         own = [call for n in run for call in segments[n]]
         path = _common_name(own)
         if not path or (path, KIND) in around.values():
             path = f"block_{number}"
+            names[path] = ""
         around.update((call.name, (path, KIND)) for call in own)
     calls = tuple(
         replace(c, modules=(around[c.name], *c.modules)) if c.name in around else c
         for c in graph.calls
     )
-    return replace(graph, calls=calls)
+    return replace(graph, calls=calls, names=names)
 
 
 def _segments(graph: ModelGraph) -> Iterator[Segment]:
@@ -64,6 +75,22 @@ def _segments(graph: ModelGraph) -> Iterator[Segment]:
             segment = []
     if segment:
         yield tuple(segment)
+
+
+def _is_free(segment: Segment, graph: ModelGraph, inside: set[tuple[str, str]]) -> bool:
+    """Return whether all calls of a segment are outside of some modules, and the framework made up
+    the names of all layers."""
+    return all(
+        inside.isdisjoint(call.modules)
+        and (not call.attributes.get("weights") or graph.names.get(_owner(call)) == "")
+        for call in segment
+    )
+
+
+def _owner(call: TracedCall) -> str:
+    """Return the path of the layer whose weights a call has."""
+    first = next(iter(call.attributes["weights"].values()))[0]
+    return str(call.attributes.get("owner") or first.rpartition(".")[0])
 
 
 def _signature(segment: Segment) -> tuple[Any, ...]:

@@ -23,6 +23,8 @@ class Calls:
         self.count = 0
         # How often the value of each call that was rewritten is used.
         self.uses: Counter[str] = Counter()
+        # The calls that use the value of each call, before the current rule.
+        self.users: dict[str, list[TracedCall]] = {}
 
     def new(
         self,
@@ -81,6 +83,10 @@ class Calls:
         sources = [name for call in self.by_name.values() for name in call.sources]
         uses = Counter([*sources, *self.outputs.values()])
         self.uses.clear()
+        self.users = {name: [] for name in self.by_name}
+        for call in self.by_name.values():
+            for name in call.sources:
+                self.users[name].append(call)
         for call in self.by_name.values():
             renamed = call.with_inputs([names.get(i, i) for i in call.inputs])
             result = rule(self, renamed, done)

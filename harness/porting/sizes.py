@@ -75,6 +75,7 @@ class ModelGraph:
         weights: The shape of each of the model's arrays, and whether it is trained.
         sizes: The free sizes, each with its length in every trace.
         config: The whole numbers of the model's configuration.
+        names: The paths that replace paths of layers in the spec; empty for made-up names.
     """
 
     calls: tuple[TracedCall, ...]
@@ -82,6 +83,7 @@ class ModelGraph:
     weights: Mapping[str, tuple[tuple[int, ...], bool]]
     sizes: Mapping[str, tuple[int, ...]]
     config: Mapping[str, int] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def by_name(self) -> dict[str, TracedCall]:
@@ -210,7 +212,9 @@ def combine(graphs: Sequence[TracedGraph], sizes: Mapping[str, tuple[int, ...]])
     if problems := [*problems, *_unsupported_operators(first["nodes"])]:
         raise UsageError("\n".join(problems))
     weights = {n: (tuple(shape), trained) for n, (shape, trained) in first["weights"].items()}
-    return ModelGraph(tuple(calls), dict(first["outputs"]), weights, sizes, first["config"])
+    return ModelGraph(
+        tuple(calls), dict(first["outputs"]), weights, sizes, first["config"], first["names"]
+    )
 
 
 def _different_calls(

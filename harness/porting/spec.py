@@ -15,7 +15,7 @@ from harness.errors import SpecError, UsageError
 from harness.language.axes import FREE_SIZES
 from harness.language.builtins import BUILTINS
 from harness.language.model import load_spec
-from harness.porting.definitions import SharedDefinition, Template, share
+from harness.porting.definitions import SharedDefinition, Template, share, snake_case
 from harness.porting.loops import name_definitions
 from harness.porting.size_names import SizeNames
 from harness.porting.sizes import ModelGraph, TracedCall
@@ -250,13 +250,6 @@ class _Writer:
         return unique(base, {*self.definitions, *self.parts.defaults})
 
 
-def snake_case(name: str) -> str:
-    """Return the name of a class with underscores: ``GPT2Block`` gives ``gpt2_block``, and
-    ``ConvNeXtBlock`` gives ``convnext_block``."""
-    starts = r"(?<=[a-z0-9])(?=[A-Z](?:[a-z]{2}|[A-Z](?![a-z])|$))|(?<=[A-Z])(?=[A-Z][a-z])"
-    return re.sub(starts, "_", name).lower()
-
-
 def _inner_blocks(block: ModuleBlock) -> list[ModuleBlock]:
     found: list[ModuleBlock] = []
     for call in block.calls:
@@ -275,11 +268,15 @@ def _height(block: ModuleBlock) -> int:
 def _splice(block: ModuleBlock, keys: set[str]) -> ModuleBlock:
     """Return a block with the calls of some inner blocks in the place of these blocks."""
     new: dict[str, Sequence[TracedCall]] = {}
+    spliced: set[str] = set()
     for call in block.calls:
-        if call.op == "block":
+        if call.op == "result" and call.inputs[0] in spliced:
+            new[call.name] = ()
+        elif call.op == "block":
             inner = _splice(call.attributes["block"], keys)
             own = [replace(call, attributes={"block": inner})]
             new[call.name] = own if inner.key not in keys else inner.calls
+            spliced.update([call.name] if inner.key in keys else ())
     result = replace_calls(block, new)
     calls = {call.name: call for call in result.calls}
     # Calls without inputs come first.
@@ -333,7 +330,9 @@ def _definitions(
             body.append(
                 f"attributes: {{{', '.join(f'{n}: {v}' for n, v in shared.attributes.items())}}}"
             )
-        body += [*_sections(shared), "output: y"]
+        outputs = ", ".join(template.outputs)
+        output = f"[{outputs}]" if len(template.outputs) > 1 else outputs
+        body += [*_sections(shared), f"output: {output}"]
         lines += [f"  - {body[0]}", *(f"    {line}" for line in body[1:])]
     return lines
 

@@ -21,7 +21,7 @@ LOCAL = frozenset({"formula", "constant", "weight"})
 # Calls that only move entries.
 MOVES = frozenset({"reshape", "permute", "broadcast", "slice", "select"})
 # Calls that compute nothing.
-SHAPES = MOVES | LOCAL | {"cast"}
+SHAPES = MOVES | LOCAL | {"cast", "result"}
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,22 @@ class ModuleBlock:
     Attributes:
         path: The module's path in the model, e.g. ``transformer.h.0``; empty for the whole model.
         kind: The module's class.
-        calls: The calls, in order. A ``block`` call stands for an inner block.
+        calls: The calls, in order. A ``block`` call stands for an inner block and has the name of
+            its first output; ``result`` calls after it stand for the other outputs.
         inputs: The names of the values from outside, in order of first use.
-        output: The name of the value that is used outside.
+        outputs: The names of the values that are used outside.
     """
 
     path: str
     kind: str
     calls: tuple[TracedCall, ...]
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
 
     @property
     def key(self) -> str:
-        """The path and the output, as a module may be called twice."""
-        return f"{self.path}:{self.output}"
+        """The path and the first output, as a module may be called twice."""
+        return f"{self.path}:{self.outputs[0]}"
 
 
 @dataclass
@@ -70,12 +71,14 @@ def find_blocks(graph: ModelGraph) -> ModuleBlock:
     root = _Module("", "")
     by_key: dict[str, _Module] = {"": root}
     outputs = {*graph.outputs.values()}
+    used = {name for call in graph.calls for name in call.sources}
     for call in graph.calls:
         if call.op in LOCAL and call.name not in outputs:
             continue
         parent = root
         # An image is permuted outside of all modules, so that the last block is like the others.
-        inside = call.op != "permute" or call.name not in outputs or len(call.shape) < 4
+        is_last = call.name in outputs and call.name not in used
+        inside = call.op != "permute" or not is_last or len(call.shape) < 4
         for key, kind in call.modules if inside else ():
             if key not in by_key:
                 by_key[key] = _Module(key, kind)
@@ -166,9 +169,25 @@ def _in_order(calls: list[TracedCall], uses: _Uses) -> list[TracedCall]:
     for call in calls:
         if not before.issuperset(names.intersection(call.sources)):
             places = {name: place for place, name in enumerate(uses.by_name)}
-            return sorted(calls, key=lambda call: places[call.name])
+            return _sources_first(sorted(calls, key=lambda call: places[call.name]))
         before.add(call.name)
     return calls
+
+
+def _sources_first(calls: Sequence[TracedCall]) -> list[TracedCall]:
+    """Move each call after the calls whose values it uses."""
+    waiting = {call.name: call for call in calls}
+    ordered: list[TracedCall] = []
+
+    def add(call: TracedCall) -> None:
+        for name in call.sources:
+            if name in waiting:
+                add(waiting.pop(name))
+        ordered.append(call)
+
+    while waiting:
+        add(waiting.pop(next(iter(waiting))))
+    return ordered
 
 
 def _count_kinds(module: _Module, counts: Counter[str]) -> None:
@@ -190,22 +209,26 @@ def _collect(
             into.append(item)
         elif counts[item.kind] > 1 and item.kind not in CONTAINERS and _is_block(item, uses):
             block = _build(item, counts, uses, item.key.split("@")[0])
-            output = uses.by_name[block.output]
-            into.append(
-                replace(
-                    output,
-                    op="block",
-                    inputs=block.inputs,
-                    attributes={"block": block},
-                    values=None,
-                )
-            )
+            into += _block_calls(block, [uses.by_name[name] for name in block.outputs])
         else:
             _collect(item, counts, uses, into)
 
 
+def _block_calls(block: ModuleBlock, outputs: Sequence[TracedCall]) -> list[TracedCall]:
+    """Return the call of a block with these outputs, and a call for each further output."""
+    (first, *others), own = outputs, {"block": block}
+    call = replace(first, op="block", inputs=block.inputs, attributes=own, values=None)
+    results = [
+        replace(
+            other, op="result", inputs=(first.name,), attributes={"number": number}, values=None
+        )
+        for number, other in enumerate(others, start=1)
+    ]
+    return [call, *results]
+
+
 def _is_block(module: _Module, uses: _Uses) -> bool:
-    """Return whether a module has several calls, weights, inputs, one result, and can run as one
+    """Return whether a module has several calls, weights, inputs, results, and can run as one
     call."""
     calls = list(module.calls())
     names = {call.name for call in calls}
@@ -217,7 +240,7 @@ def _is_block(module: _Module, uses: _Uses) -> bool:
         and any(source.op not in LOCAL for source in sources)
         and layers + others > 1
         and (layers > 1 or others > 1)
-        and len(uses.results(names)) == 1
+        and bool(uses.results(names))
         and not uses.feeds_itself(names)
     )
 
@@ -238,10 +261,11 @@ def _close(path: str, kind: str, calls: Sequence[TracedCall], uses: _Uses) -> Mo
     everything = (*local.values(), *calls)
     results = [c for c in calls if c.op != "block"] or calls
     produced = inside | _inner_names(calls)
-    outputs = uses.results(produced)
-    return ModuleBlock(
-        path, kind, everything, tuple(inputs), outputs[0] if outputs else results[-1].name
-    )
+    outputs = uses.results(produced) or [results[-1].name]
+    # The main result of a block usually has the shape of its first input.
+    shape = uses.by_name[next(iter(inputs))].shape if inputs else ()
+    outputs.sort(key=lambda name: uses.by_name[name].shape != shape)
+    return ModuleBlock(path, kind, everything, tuple(inputs), tuple(outputs))
 
 
 def _inner_names(calls: Sequence[TracedCall]) -> set[str]:

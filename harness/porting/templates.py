@@ -80,7 +80,7 @@ class BlockWriter:
         block: The block.
         parts: The parts that all blocks of the spec share.
         names: The names of the block's inputs; None for ``x``, ``mask``...
-        outputs: The names of the outputs, by the value's name; None for ``y``.
+        outputs: The names of the outputs, by the value's name; None for ``y``, ``y_2``...
     """
 
     def __init__(
@@ -96,7 +96,9 @@ class BlockWriter:
         self.layer_names: dict[tuple[str, str], str] = {}
         self.block_names: set[str] = set()
         self.tables: dict[str, str] = {}
-        self.given_names, self.outputs = names, outputs or {block.output: "y"}
+        usual = {name: f"y_{n}" if n > 1 else "y" for n, name in enumerate(block.outputs, start=1)}
+        self.given_names, self.outputs = names, outputs or usual
+        self.template.outputs = tuple(self.outputs.values())
         # Layers are named first, and must not have the name of an input.
         self.taken.update([*self.outputs.values(), *(names or {}).values()])
 
@@ -113,16 +115,22 @@ class BlockWriter:
             elif call.op == "constant":
                 names[call.name] = self._constant(call)
         equations = Equations(self.template.number, names, self._layer_name)
-        equations.taken = {*names.values(), *self.layer_names.values(), *self.parts.reserved, "y"}
+        equations.taken = {*names.values(), *self.layer_names.values(), *self.parts.reserved}
+        equations.taken |= {"y", *self.outputs.values()}
         equations.calls = {
             n: self.parts.sources[n]
             for n in (*self.block.inputs, *names)
             if n in self.parts.sources
         }
         count = Counter(name for call in calls for name in call.sources)
+        results = _results(calls)
         for call in calls:
-            output = "" if call.op in ("weight", "input") else self.outputs.get(call.name, "")
-            equations.add(call, count[call.name] + bool(output), output)
+            if call.name in results:
+                own = results[call.name]
+                equations.add_results(own, [self.outputs.get(c.name, "") for c in own])
+            elif call.op != "result":
+                output = "" if call.op in ("weight", "input") else self.outputs.get(call.name, "")
+                equations.add(call, count[call.name] + bool(output), output)
         self.template.equations = equations.lines
         return self.template
 
@@ -259,13 +267,18 @@ class BlockWriter:
         layer = kind or str(call.attributes.get("layer", "block"))
         if call.op == "block":
             blocks: Sequence[ModuleBlock] = call.attributes.get("blocks", ())
-            path = call.attributes["block"].path
+            block: ModuleBlock = call.attributes["block"]
+            path = self._shown(block.path)
             if len(blocks) > 1 and path.rpartition(".")[2] == "0":
                 path = path.rpartition(".")[0]
-            return _suffixes(self._relative(path)) or [GENERIC.get(layer, layer)]
+            usual = self.parts.uses[block.key].definition
+            if len(blocks) > 1 and not usual[-1].isdigit():
+                usual += "s"
+            return (_suffixes(self._relative(path)) if path else []) or [usual]
         owner = "" if kind else self._owner(call)
         if not kind and self._is_tied(call) and call.modules:
             owner = call.modules[-1][0].split("@")[0]
+        owner = self._shown(owner)
         relative = self._relative(owner)
         if owner and (relative != owner or not self.block.path) and (names := _suffixes(relative)):
             return names
@@ -280,8 +293,14 @@ class BlockWriter:
         weights = call.attributes.get("weights", {})
         return "W" in weights and weights["W"][0] in self.tables
 
+    def _shown(self, path: str) -> str:
+        """Return the path of a layer that names in the spec come from."""
+        return self.parts.graph.names.get(path, path)
+
     def _relative(self, path: str) -> str:
-        return path.removeprefix(f"{self.block.path}.") if self.block.path else path
+        """Return a path without the path of the block."""
+        own = self._shown(self.block.path) or self.block.path
+        return path.removeprefix(f"{own}.") if own else path
 
     def _declare(self, call: TracedCall, kind: str, name: str) -> None:
         if kind == "dropout":
@@ -337,14 +356,28 @@ def _suffixes(path: str) -> list[str]:
     return [name for name in names if not name[:1].isdigit()]
 
 
+def _results(calls: Sequence[TracedCall]) -> dict[str, list[TracedCall]]:
+    """Return each call with several results and its ``result`` calls, by the call's name."""
+    by_name = {call.name: call for call in calls}
+    found: dict[str, list[TracedCall]] = {}
+    for call in calls:
+        if call.op == "result":
+            (source,) = call.sources
+            found.setdefault(source, [by_name[source]]).append(call)
+    return found
+
+
 def _join_repeats(
     calls: Sequence[TracedCall], uses: Mapping[str, Use], outputs: set[str]
 ) -> list[TracedCall]:
-    """Join equal blocks in a row to one call; its attribute ``blocks`` has all blocks."""
+    """Join equal blocks in a row to one call; its attribute ``blocks`` has all blocks. Each block
+    gets all results of the block before it as its first inputs."""
     users: dict[str, list[TracedCall]] = {}
     for call in calls:
         for name in call.sources:
-            users.setdefault(name, []).append(call)
+            if call.op != "result":
+                users.setdefault(name, []).append(call)
+    results = _results(calls)
     joined: list[TracedCall] = []
     skip: set[str] = set()
     for call in calls:
@@ -354,18 +387,20 @@ def _join_repeats(
             joined.append(call)
             continue
         blocks, last = [call.attributes["block"]], call
-        while len(users.get(last.name, ())) == 1 and last.name not in outputs:
-            following = users[last.name][0]
+        while True:
+            passed = [c.name for c in results.get(last.name, [last])]
+            following = users.get(last.name, [last])[0]
             if (
-                following.op != "block"
-                or following.inputs[0] != last.name
-                or following.inputs[1:] != call.inputs[1:]
+                any(len(users.get(name, ())) != 1 or name in outputs for name in passed)
+                or following.op != "block"
+                or list(following.inputs[: len(passed)]) != passed
+                or following.inputs[len(passed) :] != call.inputs[len(passed) :]
+                or uses[following.attributes["block"].key] != uses[blocks[0].key]
             ):
-                break
-            if uses[following.attributes["block"].key] != uses[blocks[0].key]:
                 break
             blocks.append(following.attributes["block"])
             last = following
+            skip.update(passed[1:])
             skip.add(following.name)
         attributes = {"block": blocks[0], "blocks": blocks}
         joined.append(

@@ -88,6 +88,13 @@ def test_only_the_second_output_may_be_read() -> None:
     assert [port.name for port in program.outputs] == ["y"]
 
 
+def test_a_layer_may_read_only_the_second_result() -> None:
+    step = STEP.replace("output: [z, sum_so_far]", "output: sum_so_far")
+    text = model("a: {layer: step}", START + "y = x + a(x, start)[:, :, None]")
+    program = loaded(text, **(LAYERS | {"step": step})).program("inference")
+    assert [port.name for port in program.outputs] == ["start", "y"]
+
+
 def test_an_output_can_be_the_input() -> None:
     before = values("a: {layer: affine}", "h, before = a(x)\ny = h + before")[1]
     assert np.array_equal(before, np.random.default_rng(2).normal(size=(2, 3, 4)))

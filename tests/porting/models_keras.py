@@ -170,6 +170,31 @@ class Own(keras.Model):  # type: ignore[misc]
         return self.dense(self.drop(keras.ops.mean(x, axis=1), training=training))
 
 
+class Halves(layers.Layer):  # type: ignore[misc]
+    """A layer that returns two values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = layers.Dense(8, activation="relu"), layers.Dense(4)
+
+    def call(self, x: Any) -> tuple[Any, Any]:
+        """Return the hidden values and the output."""
+        h = self.up(x)
+        return h, x + self.down(h)
+
+
+def functional() -> Any:
+    """Equal blocks of a function and layers with two results, with names that Keras makes up."""
+    x = given = keras.Input((4,), name="x")
+    for _ in range(3):
+        y = layers.Dense(8, activation="relu")(layers.LayerNormalization()(x))
+        x = layers.Add()([x, layers.Dense(4)(y)])
+    one, x = Halves()(x)
+    two, x = Halves()(x)
+    x = layers.LayerNormalization()(layers.Concatenate()([x, one, two]))
+    return keras.Model(given, layers.Dense(2, name="out")(x))
+
+
 def block() -> Any:
     """A transformer block with dropout, also of attention, and batch norm."""
     x = keras.Input((None, 8), name="x")

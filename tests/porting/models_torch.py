@@ -190,3 +190,84 @@ class Handwritten(nn.Module):
         scores = scores.masked_fill(self.mask[:, :, :time, :time] == 0, float("-inf"))
         chosen = F.softmax(scores, -1) @ v
         return self.out(chosen.transpose(1, 2).reshape(batch, time, width))
+
+
+class Coupling(nn.Module):
+    """A block of a flow, which returns its result and the logarithm of the determinant."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.scale, self.shift = nn.Linear(3, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        a, b = x.chunk(2, dim=-1)
+        h = torch.relu(self.hidden(a))
+        s = torch.tanh(self.scale(h))
+        return torch.cat([b * torch.exp(s) + self.shift(h), a], -1), s.sum(-1)
+
+
+class Flow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([Coupling() for _ in range(3)])
+
+    def forward(self, x):
+        total = 0
+        for block in self.blocks:
+            x, log_det = block(x)
+            total = total + log_det
+        return x, total
+
+
+class KeyValueBlock(nn.Module):
+    """A block with attention that returns its output and its keys, values and weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        q, k, v = (f(x).unflatten(-1, (2, 4)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        weights = (q @ k.transpose(-1, -2) / 2).softmax(-1)
+        return x + self.o((weights @ v).transpose(1, 2).flatten(2)), k, v, weights
+
+
+class Caches(nn.Module):
+    """Keys and values of all blocks are returned, but the weights of none."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([KeyValueBlock() for _ in range(2)])
+
+    def forward(self, x):
+        x, k, v, _ = self.blocks[0](x)
+        x, k_2, v_2, _ = self.blocks[1](x)
+        return x, k, v, k_2, v_2
+
+
+class Weights(Caches):
+    """The weights of the last block are returned."""
+
+    def forward(self, x):
+        return self.blocks[1](self.blocks[0](x)[0])[::3]
+
+
+class RecurrentBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.lstm = nn.LayerNorm(4), nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x):
+        y, states = self.lstm(self.norm(x))
+        return x + y, states
+
+
+class RecurrentBlocks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = RecurrentBlock(), RecurrentBlock()
+
+    def forward(self, x):
+        x, (h, c) = self.first(x)
+        x, (h_2, c_2) = self.second(x)
+        return x, torch.cat([h, h_2]), torch.cat([c, c_2])

@@ -79,7 +79,8 @@ def test_further_layers_are_ported_with_proof(tmp_path: Path) -> None:
     assert port(tmp_path, "layered")["proved"] is True
     (path,) = (tmp_path / "port").glob("layered*.yaml")
     layers = yaml.safe_load(path.read_text())["layers"]
-    assert [entry["layer"] for entry in layers.values()] == ["causal_attention"]
+    kinds = [entry["layer"] for entry in layers.values()]
+    assert sorted(kinds) == ["causal_attention", "conv1d", "conv2d", "conv2d", "conv2d_transpose"]
 
 
 def test_sequential_model_keeps_its_names(tmp_path: Path) -> None:
@@ -98,8 +99,22 @@ def test_model_and_layers_with_a_call_of_their_own_are_ported(tmp_path: Path) ->
     ported = port(tmp_path, "Own", "--input", "x=batch,time,4")
     assert ported["proved"] is True
     spec = yaml.safe_load((tmp_path / "port" / "own.yaml").read_text())
-    kinds = [layer["layer"] for layer in spec["layers"].values()]
-    assert kinds == ["layer_norm", "dense"] * 2 + ["dropout", "dense"]
+    assert spec["layers"] == {
+        "blocks": {"layer": "residual", "repeat": 2},
+        "drop": {"layer": "dropout", "keep": 0.9},
+        "dense": {"layer": "dense", "units": 3},
+    }
+    (definition,) = spec["definitions"]
+    assert [*definition["layers"]] == ["norm", "dense"]
+
+
+def test_made_up_names_of_layers_have_no_number(tmp_path: Path) -> None:
+    assert port(tmp_path, "functional")["proved"] is True
+    spec = yaml.safe_load((tmp_path / "port" / "functional.yaml").read_text())
+    assert [*spec["layers"]] == ["blocks", "halves", "halves_2", "norm", "out"]
+    names = [[*definition["layers"]] for definition in spec["definitions"]]
+    assert names == [["norm", "dense", "dense_2"], ["up", "down"]]
+    assert spec["definitions"][1]["output"] == ["y", "y_2"]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,9 @@ class TracedGraph(TypedDict):
     ``label`` describes the model, e.g. ``torch.nn.Module Net``. ``remarks`` are sentences about
     parts of the model that the graph does not have. ``outputs`` holds the name and the
     node of each result. ``weights`` holds the shape of each array, and whether it is trained.
-    ``config`` holds the whole numbers of the model's configuration.
+    ``config`` holds the whole numbers of the model's configuration. ``names`` maps the path of a
+    layer in the names of arrays to a better path for the spec, e.g. ``dense_1`` to ``blocks.0.up``,
+    or to "" if the framework made up the name.
     """
 
     label: str
@@ -67,6 +69,7 @@ class TracedGraph(TypedDict):
     outputs: list[list[str]]
     weights: dict[str, list[Any]]
     config: dict[str, int]
+    names: dict[str, str]
 
 
 # A window of one entry, and no padding.
@@ -115,7 +118,7 @@ class GraphBuilder:
             name: [[int(n) for n in shape], trained] for name, (shape, trained) in weights.items()
         }
         self.graph = TracedGraph(
-            label=label, remarks=[], nodes=[], outputs=[], weights=arrays, config={}
+            label=label, remarks=[], nodes=[], outputs=[], weights=arrays, config={}, names={}
         )
         self._nodes: dict[str, TracedNode] = {}
 
