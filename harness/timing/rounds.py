@@ -44,8 +44,10 @@ TRIALS = 4
 # Warm-up ends when the medians of two successive batches of steps differ by at most this share.
 STEADY = 0.05
 MOST_BATCHES = 60
-# The number of tries whose best is the first estimate of a step's time.
+# The number of tries whose best is the first estimate of a step's time. If a step takes more than
+# LONG seconds, noise is small beside it, and one try suffices.
 ESTIMATES = 3
+LONG = 0.1
 
 Tell = Callable[[TimedResult, str], None]
 
@@ -222,7 +224,7 @@ def _choose_steps_per_call(contestant: Contestant, chosen: TriedPath) -> None:
 def _best_time(contestant: Contestant) -> float:
     """Return the shortest time per step of several trials. The longer times may have been caused by
     other processes."""
-    count = contestant.steps_in(TRIAL)
+    count = contestant.steps_in(TRIAL, least=1)
     return min(contestant.throughput(count) / count for _ in range(TRIALS))
 
 
@@ -251,6 +253,8 @@ def _estimate_step_time(contestant: Contestant) -> float:
     for _ in range(ESTIMATES):
         tries += contestant.latencies(count)
         undone.append(contestant.seconds_of_values(contestant.reserve_steps(1), 1))
+        if min(tries) > LONG:
+            break
     least = min(undone) / (count + 1)
     contestant.latency = max(min(tries), least)
     return least

@@ -35,10 +35,11 @@ ROTATING = 8
 # Random numbers that no worker can predict.
 SECRET = SystemRandom()
 # The indices of the steps whose results are compared. The first batch is used twice: in training
-# its second result differs, so a cached result is detected. For a large batch the oracle is slow,
-# so two steps and fewer orders of summation must suffice.
+# its second result differs, so a cached result is detected. For a large batch, or for a step with
+# many operations, the oracle is slow, so two steps and fewer orders of summation must suffice.
 COMPARED = (0, ROTATING, 1)
 LARGE = 256
+MANY_OPERATIONS = 10**10
 
 
 class TimedCase:
@@ -67,7 +68,11 @@ class TimedCase:
     @property
     def compared(self) -> tuple[int, ...]:
         """The indices of the steps whose results are compared with the oracle."""
-        return COMPARED[:2] if self.group.batch > LARGE else COMPARED
+        return COMPARED[:2] if self._slow_oracle else COMPARED
+
+    @property
+    def _slow_oracle(self) -> bool:
+        return self.group.batch > LARGE or self.products > MANY_OPERATIONS
 
     @property
     def program(self) -> Program:
@@ -144,7 +149,7 @@ class TimedCase:
     @cached_property
     def _reference(self) -> Reference:
         programs = (self.programs["train"], self.programs["forward"])
-        orders = FEW if self.group.batch > LARGE else OTHERS
+        orders = FEW if self._slow_oracle else OTHERS
         return Reference(*programs, self.rule, orders=orders, kind=kind)
 
     @cached_property

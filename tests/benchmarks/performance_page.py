@@ -12,7 +12,7 @@ from statistics import median
 
 from peaks import PEAK, told
 from ratio_record import letter, of_machine
-from ratio_systems import MODELS, MODES, NUMPY_MODELS, sizes_of
+from ratio_systems import MODELS, MODES, NUMPY_MODELS, REAL, sizes_of
 from ratio_targets import (
     LEAST,
     LEAST_DERIVED,
@@ -30,6 +30,7 @@ from harness.timing.rates import spread
 
 NOTES = Path(__file__).with_name("performance_notes.md")
 MODEL_NOTES = Path(__file__).with_name("performance_model_notes.md")
+REAL_NOTES = Path(__file__).with_name("performance_real_notes.md")
 # Shares of a step from which on something is said to limit it.
 MOST_OF, MUCH_OF = 0.6, 0.3
 
@@ -52,13 +53,16 @@ def render(record: Record) -> str:
     everything = cells(record)
     usual = [c for c in everything if not c.path and c.backend != "python"]
     models = [c for c in usual if c.of_models]
-    lesson6 = [c for c in usual if not c.of_models]
+    lesson6 = [c for c in usual if not c.group]
+    real = [c for c in usual if c.spec in REAL]
     parts = [_head(record, usual) + _untimed(usual), _targets(record), _ratios(lesson6)]
     if derived := [c for c in everything if c.path == "derived"]:
         parts.append(_derived(derived))
     parts.append(NOTES.read_text())
     if models:
         parts += ["## Models\n\n" + _models(), _ratios(models), MODEL_NOTES.read_text()]
+    if real:
+        parts += [_real(real), REAL_NOTES.read_text()]
     parts += [_machines(record), _peaks(record)]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
@@ -155,7 +159,8 @@ def _targets(record: Record) -> str:
     lines = [
         "## Targets\n\nThe target `torch: at least 0.97` means that each cell on torch must\n"
         "reach the ratio 0.97. The targets for `models` apply to the [shipped models](#models),\n"
-        "all other targets to Lesson 6. A **bold** ratio misses its target.",
+        "those for `real sizes` to [models of usual size](#real-sizes), all others to Lesson 6.\n"
+        "A **bold** ratio misses its target.",
         "",
         "| target | measured | |",
         "|---|---|---|",
@@ -207,7 +212,9 @@ def _spec(name: str) -> str:
 
 def _peaks(record: Record) -> str:
     """Return the speed of the fastest products on each machine, at the sizes of Lesson 6."""
-    lesson6 = {name: pair for name, pair in record["pairs"].items() if _spec(name) not in MODELS}
+    lesson6 = {
+        name: pair for name, pair in record["pairs"].items() if _spec(name) not in {*MODELS, *REAL}
+    }
     parts = [
         (letter(place), told(of_machine(lesson6, place)))
         for place in range(len(record["machines"]))
@@ -244,6 +251,31 @@ def _of_mode(mode: str, own: Sequence[Cell]) -> str:
             for backend in backends
         ]
         lines.append(f"| {spec.rpartition('/')[2]} | {' | '.join(row)} |")
+    return "\n".join([*lines, ""])
+
+
+def _real(own: Sequence[Cell]) -> str:
+    """Return the ratios of speed and of memory at real sizes: a line for each model and mode."""
+    backends = list(dict.fromkeys(c.backend for c in own))
+    lines = [
+        "## Real sizes",
+        "",
+        "An entry gives the ratio of the speeds, and after it the peak memory of the spec's",
+        "process divided by that of the fastest hand-written code.",
+        "",
+        f"| {' | '.join(['model', 'sizes', 'mode', *backends])} |",
+        "|---|---|---|" + "---:|" * len(backends),
+    ]
+    found = {(c.spec, c.mode, c.backend): c for c in own}
+    for name, mode in dict.fromkeys((c.spec, c.mode) for c in own):
+        real = REAL[name]
+        named = {"batch": real.batch, "time": real.time, **real.sizes}
+        sizes = ", ".join(f"{size} {number}" for size, number in named.items() if number)
+        row = [
+            f"{_ratio(cell)}, {cell.memory_ratio:.2f}" if cell and cell.measured else "no speed"
+            for cell in (found.get((name, mode, backend)) for backend in backends)
+        ]
+        lines.append(f"| {name} | {sizes} | {mode} | {' | '.join(row)} |")
     return "\n".join([*lines, ""])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,21 @@ class Sizes(NamedTuple):
     small: int
     large: int
     time: int | None = None
+
+
+class RealSize(NamedTuple):
+    """A spec with its sizes, the batch and the steps of a sequence; timed in some modes."""
+
+    spec: str
+    batch: int
+    time: int | None
+    modes: tuple[str, ...]
+    sizes: Mapping[str, int]
+
+
+def _gpt(vocab: int, depth: int, heads: int, context: int) -> dict[str, int]:
+    sizes = {"vocab": vocab, "depth": depth, "heads": heads, "context": context}
+    return {**sizes, "head": 64, "wide": 4 * 64 * heads}
 
 
 LESSON6 = Sizes(64, 1024)
@@ -44,6 +60,14 @@ MODELS: Mapping[str, Sizes] = {
     "resnet_bottleneck": Sizes(8, 64),
     "unet": Sizes(8, 64),
 }
+# Models at the sizes at which they are used, by the name of their pairs.
+REAL: Mapping[str, RealSize] = {
+    "nanoGPT": RealSize("gpt", 4, 256, MODES, _gpt(65, 6, 6, 256)),
+    "GPT-2 small": RealSize("gpt", 1, 256, ("forward",), _gpt(50257, 12, 12, 1024)),
+    "ResNet-50": RealSize("resnet50", 8, None, MODES, {"last_side": 2}),
+    "LSTM": RealSize("lstm_language_model", 20, 35, MODES, {}),
+}
+REAL_BACKENDS = ("torch", "jax")
 # numpy has no layers: by hand are those whose derivative is short to write down.
 NUMPY_MODELS = frozenset({"mlp", "vae", "gcn"})
 # Pairs beside those of the fastest path: the derived gradient, which is held to a ratio of its own.
@@ -68,7 +92,10 @@ def wanted(
 ) -> Iterator[tuple[Group, list[tuple[str, str, str]]]]:
     """Each group with its pairs: (key, backend, path). All systems where none is named, and both
     batches of each where none is."""
-    for system in systems or (*SYSTEMS, *MODELS):
+    for system in systems or (*SYSTEMS, *MODELS, *REAL):
+        if system in REAL:
+            yield from _wanted_real(system, backends, modes)
+            continue
         small, large, time = sizes_of(system)
         chosen = tuple(b for b in (small, large) if b in batches or not batches)
         if not chosen:
@@ -83,6 +110,24 @@ def wanted(
         own = [b for b in backends if has_hand_written(system, b)]
         for group in groups_of(request):
             yield group, _pairs(group, own)
+
+
+def _wanted_real(
+    name: str, backends: Sequence[str], modes: Sequence[str]
+) -> Iterator[tuple[Group, list[tuple[str, str, str]]]]:
+    real = REAL[name]
+    request = BenchRequest(
+        specs=(real.spec,),
+        batches=(real.batch,),
+        times=() if real.time is None else (real.time,),
+        sizes={size: (number,) for size, number in real.sizes.items()},
+        modes=tuple(mode for mode in real.modes if mode in modes),
+        folders=(SPECS,),
+    )
+    for group in groups_of(request):
+        cell = replace(group, sizes={}).cell
+        own = [b for b in backends if b in REAL_BACKENDS]
+        yield group, [(str(replace(cell(b), spec=name)), b, "fastest") for b in own]
 
 
 def _pairs(group: Group, backends: Sequence[str]) -> list[tuple[str, str, str]]:

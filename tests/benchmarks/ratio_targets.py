@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ratio_systems import MODELS
+from ratio_systems import MODELS, REAL
 
 # The lowest ratio that is allowed.
 LEAST = 0.97
@@ -25,6 +25,8 @@ OTHERS: Mapping[tuple[str, str], tuple[str, ...]] = {
 }
 # By hand there are no models in it: their layers are not one operator each.
 LESSON6_ONLY = frozenset({"onnxruntime"})
+# Pairs have the names of REAL, groups those of their specs.
+REAL_SPECS = frozenset({*REAL, *(real.spec for real in REAL.values())})
 KEY = re.compile(
     r"(?P<spec>.+)\[(?P<backend>.+)-(?P<mode>train|forward)-b(?P<batch>\d+)-t\d+\](?P<path>.*)"
 )
@@ -52,6 +54,16 @@ class Cell:
     def of_models(self) -> bool:
         """Whether it is of one of the models, and not of Lesson 6."""
         return self.spec in MODELS
+
+    @property
+    def group(self) -> str:
+        """The models that it belongs to, as targets name them; empty for Lesson 6."""
+        return "real sizes" if self.spec in REAL else "models" if self.of_models else ""
+
+    @property
+    def memory_ratio(self) -> float:
+        """The peak memory of the spec, divided by that of the best code by hand."""
+        return float(self.pair["ours"]["memory"] / self.by_hand[self.best]["memory"])
 
     @property
     def measured(self) -> bool:
@@ -117,7 +129,8 @@ def cells(record: Record) -> list[Cell]:
 def other_ways(backend: str, mode: str, spec: str) -> tuple[str, ...]:
     """What is timed beside the layers of a backend's framework."""
     ways = OTHERS.get((backend, mode), ())
-    return tuple(way for way in ways if spec not in MODELS or way not in LESSON6_ONLY)
+    of_lesson6 = spec not in MODELS and spec not in REAL_SPECS
+    return tuple(way for way in ways if of_lesson6 or way not in LESSON6_ONLY)
 
 
 def untimed(pair: Pair, backend: str, mode: str, spec: str) -> set[str]:
@@ -166,11 +179,11 @@ def targets(record: Record) -> Iterator[Target]:
     """All that is asked for, in the order of the page."""
     everything = cells(record)
     usual = [c for c in everything if not c.path and c.backend != "python"]
-    for models, where in ((False, ""), (True, ", models")):
-        for backend in sorted({c.backend for c in usual if c.of_models == models}):
-            own = [c for c in usual if c.backend == backend and c.of_models == models]
+    for group in ("", "models", "real sizes"):
+        for backend in sorted({c.backend for c in usual if c.group == group}):
+            own = [c for c in usual if c.backend == backend and c.group == group]
             least = LEAST_NUMPY if backend == "numpy" else LEAST
-            text = f"{backend}{where}: at least {least}"
+            text = f"{backend}{group and ', '}{group}: at least {least}"
             yield _ratio_target(text, own, least)
     for backend, least in LEAST_DERIVED.items():
         own = [c for c in everything if c.path == "derived" and c.backend == backend]

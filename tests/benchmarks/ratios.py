@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import click
 from peaks import set_shares
 from performance_page import render, rows
 from ratio_record import add, keep, of_machine, read
-from ratio_systems import BACKENDS, LESSON6, LOOP, LOOP_BESIDE, MODELS, MODES, SYSTEMS, wanted
+from ratio_systems import BACKENDS, LESSON6, LOOP, LOOP_BESIDE, MODELS, MODES, REAL, SYSTEMS, wanted
 from ratio_targets import missed, other_ways, outcome, untimed
 from rich.console import Console
 
@@ -174,12 +174,12 @@ def _listed_batches(context: Any, parameter: Any, text: str | None) -> tuple[int
 
 
 def _known_systems(_context: Any, _parameter: Any, given: Sequence[str]) -> tuple[str, ...]:
-    """Those that are named; ``models`` stands for all models."""
-    named = (n for name in given for n in (MODELS if name == "models" else (name,)))
-    found = tuple(dict.fromkeys(named))
-    unknown = [name for name in found if name not in (*SYSTEMS, *MODELS)]
+    """Those that are named; ``models`` stands for all models, ``real`` for those of real size."""
+    lists: Mapping[str, Iterable[str]] = {"models": MODELS, "real": REAL}
+    found = tuple(dict.fromkeys(n for name in given for n in lists.get(name, (name,))))
+    unknown = [name for name in found if name not in (*SYSTEMS, *MODELS, *REAL)]
     if unknown:
-        known = ", ".join(("models", *SYSTEMS, *MODELS))
+        known = ", ".join((*lists, *SYSTEMS, *MODELS, *REAL))
         raise click.BadParameter(f"{unknown[0]!r} is none of {known}")
     return found
 

@@ -29,11 +29,12 @@ from harness.results.environment import describe_machine
 RECORD = Path(__file__).with_suffix(".json")
 GPT = {"vocab": 50257, "heads": 12, "head": 64, "wide": 3072, "depth": 12, "context": 1024}
 LLAMA = {"vocab": 32000, "groups": 4, "each": 4, "half": 32, "wide": 2816, "depth": 8}
+RESNET50 = Path(__file__).parent / "specs" / "models" / "resnet50.yaml"
 # Name -> the spec, the sizes, and what they are.
 MODELS: dict[str, tuple[str, dict[str, int], str]] = {
     "gpt": ("gpt", GPT, "GPT-2 small"),
     "llama": ("llama", LLAMA, "8 blocks of width 1,024"),
-    "resnet50": (str(Path(__file__).parent / "specs" / "resnet50.yaml"), {}, "224 pixels"),
+    "resnet50": (str(RESNET50), {}, "224 pixels"),
 }
 MIB = 1 << 20
 

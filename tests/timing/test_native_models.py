@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 from baselines import ENVIRONMENT, call, started_with
-from ratio_systems import MODELS, NUMPY_MODELS, has_hand_written, sizes_of
+from ratio_systems import MODELS, NUMPY_MODELS, SPECS, has_hand_written, sizes_of
 from sampling import sampled
 
 from harness.language.model import load_spec
@@ -18,7 +18,10 @@ from harness.timing.workload import TimedCase
 from harness.worker.worker import Worker
 
 FRAMEWORKS = ("numpy", "torch", "torch-compile", "jax", "keras", "keras-torch", "keras-jax")
+# The specs of benchmarks at real sizes, made small.
+SMALL = {"lstm_language_model": {"vocab": 50, "units": 8}, "resnet50": {"last_side": 2}}
 CASES = [(n, model) for n in FRAMEWORKS for model in MODELS if has_hand_written(model, n)]
+CASES += [(n, model) for n in ("torch", "jax") for model in SMALL]
 # Keras builds each model for seconds, JAX compiles it.
 BASELINES = sampled(
     CASES,
@@ -26,7 +29,7 @@ BASELINES = sampled(
         (name, model)
         for name, model in CASES
         if not name.startswith(("keras", "jax"))
-        or (name == "jax" and model in ("gpt", "gcn"))
+        or (name == "jax" and model in ("gpt", "gcn", "lstm_language_model"))
         or (name, model) == ("keras", "vae")
     ],
 )
@@ -44,8 +47,10 @@ def workers() -> Iterator[dict[str, Worker]]:
 
 @cache
 def case(model: str, mode: str) -> TimedCase:
-    time = TIME if sizes_of(model).time else 1
-    return TimedCase(Group(load_spec(model), mode, BATCH, time, {}), "float32", 0)
+    time = TIME if model == "lstm_language_model" or sizes_of(model).time else 1
+    spec, sizes = load_spec(model, (SPECS,)), SMALL.get(model, {})
+    batch = 8 if model == "resnet50" else BATCH
+    return TimedCase(Group(spec, mode, batch, time, sizes), "float32", 0)
 
 
 @pytest.mark.parametrize("mode", ["train", "forward"])
@@ -59,8 +64,10 @@ def test_results_are_those_of_the_oracle(
     found, wanted = made.rename_results(results, {}), made.expected.values
     compared = [n for n in found if n in wanted]
     assert len(compared) == len(results), sorted(found)
-    # Keras' Adam has another epsilon, which a small gradient feels.
-    near = BASELINE if name.startswith("keras") and mode == "train" else 1e-4
+    # Keras' Adam has another epsilon, which a small gradient feels. In resnet50, rounding grows
+    # through 53 batch norms.
+    coarse = mode == "train" and (name.startswith("keras") or model == "resnet50")
+    near = BASELINE if coarse else 1e-4
     for key in compared:
         scale = np.max(np.abs(wanted[key]))
         np.testing.assert_allclose(found[key], wanted[key], rtol=0, atol=near * scale, err_msg=key)

@@ -12,6 +12,7 @@ from harness.timing.proofs.times import Scaling, _explain_missing_wait
 # Of a step of a millisecond: short runs of 30 steps, long ones of 300.
 HONEST: dict[str, Any] = {
     "steps": 30,
+    "factor": 10,
     "ratio": 10.0,
     "ratios": [10.0, 9.5, 10.4],
     "processor_ratios": [10.0, 9.8, 10.2],

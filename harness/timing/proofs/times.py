@@ -57,6 +57,8 @@ def check_hardware(
 UNSEEN_TRIES = 3
 # A step on a new batch may take at most this multiple of the time on a known batch.
 UNSEEN = 1.5
+# Seconds of a series of steps, which has at most one step per batch, and of the steps before it.
+SERIES, CACHES_WARM = 0.5, 1.0
 
 
 def check_unseen(contestant: Contestant) -> None:
@@ -105,22 +107,24 @@ def _unseen_times(contestant: Contestant, in_a_row: bool) -> Times:
     """
     unseen: list[float] = []
     seen: list[float] = []
+    length = min(ROTATING, contestant.steps_in(SERIES))
+    before = min(2 * ROTATING, contestant.steps_in(CACHES_WARM, least=1))
     for _ in range(UNSEEN_TRIES):
         if in_a_row:
             # On every backend, the first steps on newly allocated memory are slower. So feed other
             # batches first.
             contestant.steps.feed(contestant.case.make_unseen_batches(), beside=True)
-            contestant.throughput(ROTATING)
+            contestant.throughput(length)
         contestant.steps.feed(contestant.case.make_unseen_batches(), beside=True)
         for number, seconds in ((1, unseen), (0, seen)):
             # Steps on the batches of the last round warm up all caches.
             contestant.steps.turn(0)
-            contestant.throughput(2 * ROTATING)
+            contestant.throughput(before)
             contestant.steps.turn(number)
             if in_a_row:
-                seconds.append(contestant.throughput(ROTATING))
+                seconds.append(contestant.throughput(length))
             else:
-                seconds += contestant.latencies(ROTATING)[1:]
+                seconds += contestant.latencies(length)[1:]
     return unseen, seen
 
 
@@ -309,9 +313,11 @@ def is_too_short(paces: Sequence[Pace], on_processors: bool, least: float) -> bo
     return median(p.processor_share for p in paces) < least
 
 
-# FACTOR times as many steps must take FACTOR times as long, within this share.
+# FACTOR times as many steps must take FACTOR times as long, within this share. If a short run takes
+# more than LONG_RUN seconds, noise is small beside it, and the factor FACTOR_OF_LONG suffices.
 LINEAR = 0.2
-FACTOR = 10
+FACTOR, FACTOR_OF_LONG = 10, 4
+LONG_RUN = 0.2
 RUN_TRIES = 3
 # Seconds of the first short runs, and the factor by which runs grow if the result is unclear. In
 # longer runs noise disappears, but the effect of a missing wait stays.
@@ -321,8 +327,8 @@ ATTEMPTS = 3
 
 
 def check_waits(contestant: Contestant) -> None:
-    """Check that the worker waits for the end of its steps: :data:`FACTOR` times as many steps must
-    take :data:`FACTOR` times as long.
+    """Check that the worker waits for the end of its steps: ``factor`` times as many steps must
+    take ``factor`` times as long (see :class:`Scaling`).
 
     Raises:
         Refused: the time does not grow in this proportion, or steps were still running when the
@@ -342,7 +348,7 @@ def check_waits(contestant: Contestant) -> None:
 
 @dataclass(frozen=True)
 class Scaling:
-    """The times of short runs of ``steps`` steps, of long runs with :data:`FACTOR` times as many
+    """The times of short runs of ``steps`` steps, of long runs with ``factor`` times as many
     steps, and of single steps, in seconds.
 
     - ``ratios`` are the wall times of long runs divided by the wall times of short runs, and
@@ -354,6 +360,7 @@ class Scaling:
     """
 
     steps: int
+    factor: int
     ratio: float
     ratios: Sequence[float]
     processor_ratios: Sequence[float]
@@ -368,11 +375,12 @@ class Scaling:
     def is_gross(self) -> bool:
         """True if the step after a long run takes so long that the run must have left much work
         undone. Then no longer run needs to be timed: it would only leave more work undone."""
-        return self.step_after - self.step_alone > FACTOR / 2 * self.step_alone
+        return self.step_after - self.step_alone > self.factor / 2 * self.step_alone
 
 
 def _measure_scaling(contestant: Contestant, seconds: float) -> Scaling:
     count = contestant.steps_in(seconds, least=1)
+    factor = FACTOR_OF_LONG if count * contestant.latency > LONG_RUN else FACTOR
     short, long, left, alone, worked = [], [], [], [], []
     left_early, waited = [], []
     for _ in range(RUN_TRIES):
@@ -383,13 +391,14 @@ def _measure_scaling(contestant: Contestant, seconds: float) -> Scaling:
         left_early.append(_one_step(contestant))
         waited += contestant.latencies(1)
         again = contestant.processor()
-        long.append(contestant.throughput(FACTOR * count))
+        long.append(contestant.throughput(factor * count))
         worked.append((contestant.processor() - again) / max(between - before, 1e-9))
         # The step after a run takes as long as the next step, unless the run left work undone.
         left.append(_one_step(contestant))
         alone.append(_one_step(contestant))
     return Scaling(
         steps=count,
+        factor=factor,
         ratio=median(long) / median(short),
         ratios=[a / b for a, b in zip(long, short, strict=True)],
         processor_ratios=worked if contestant.device == "cpu" else [],
@@ -415,13 +424,14 @@ def _explain_missing_wait(found: Scaling) -> str:
     Noise makes some ratios too large and others too small. So the explanation requires that all
     ratios are too small, or that all are too large.
     """
-    least, most = FACTOR * (1 - LINEAR), FACTOR * (1 + LINEAR)
+    factor = found.factor
+    least, most = factor * (1 - LINEAR), factor * (1 + LINEAR)
     if max(found.ratios) < least or (min(found.ratios) > most and not _was_delayed(found)):
-        return f"{FACTOR} times the steps take {found.ratio:.3g} times as long"
+        return f"{factor} times the steps take {found.ratio:.3g} times as long"
     after, alone = found.step_after, found.step_alone
     if after - alone > max(LINEAR * found.seconds, alone):
         return (
-            f"the worker reports that {FACTOR * found.steps} steps are done after "
+            f"the worker reports that {factor * found.steps} steps are done after "
             f"{found.seconds:.3g} s, but the next step takes {after:.3g} s instead of {alone:.3g} s"
         )
     return ""
@@ -434,7 +444,7 @@ def _was_delayed(found: Scaling) -> bool:
     spin, processor time grows too. Then the function requires two other signs: the short runs left
     no work undone, and their steps take as long as single steps.
     """
-    if min(found.processor_ratios, default=inf) <= FACTOR * (1 + LINEAR):
+    if min(found.processor_ratios, default=inf) <= found.factor * (1 + LINEAR):
         return True
     done = found.step_after_short <= 2 * found.step_alone
     return done and found.short >= LEAST_SHARE * found.waited

@@ -1,4 +1,4 @@
-"""The JAX models of images: lenet, resnet, resnet_bottleneck and unet."""
+"""The JAX models of images: lenet, resnet, resnet_bottleneck, resnet50 and unet."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ def lenet(p: Arrays, inputs: Arrays, sizes: Sizes) -> jax.Array:
 class Norms:
     """Normalises by parameters and statistics of one part, and keeps the new statistics."""
 
-    def __init__(self, p: Arrays, s: Any, training: bool) -> None:
-        self.p, self.s, self.training = p, s, training
+    def __init__(self, p: Arrays, s: Any, training: bool, **constants: Any) -> None:
+        self.p, self.s, self.training, self.constants = p, s, training, constants
         self.new: dict[str, Any] = {}
 
     def __call__(self, name: str, x: jax.Array) -> jax.Array:
-        y, self.new[name] = batch_norm(self.p[name], self.s[name], x, self.training)
+        own = self.p[name], self.s[name]
+        y, self.new[name] = batch_norm(*own, x, self.training, **self.constants)
         return y
 
 
@@ -79,6 +80,38 @@ resnet = residual(basic, {"first": 0, "down_2": 2, "second": 0, "down_3": 2, "th
 resnet_bottleneck = residual(
     bottleneck, {"wide_1": 1, "first": 0, "down_2": 2, "second": 0, "down_3": 2, "third": 0}
 )
+
+
+TORCH: Mapping[str, Any] = {"epsilon": 1e-5, "ddof": 1}
+
+
+def bottleneck50(
+    p: Arrays, s: Any, x: jax.Array, training: bool, stride: int
+) -> tuple[jax.Array, Any]:
+    """The block of torchvision's ResNet-50, whose stride is in the middle."""
+    norm = Norms(p, s, training, **TORCH)
+    y = relu(norm("bn1", conv(p["conv1"], x)))
+    y = relu(norm("bn2", conv(p["conv2"], y, 1, stride)))
+    y = norm("bn3", conv(p["conv3"], y))
+    if "downsample_0" in p:
+        x = norm("downsample_1", conv(p["downsample_0"], x, 0, stride))
+    return relu(x + y), norm.new
+
+
+def resnet50(p: Arrays, s: Any, inputs: Arrays, training: bool) -> tuple[jax.Array, Any]:
+    norm = Norms(p, s, training, **TORCH)
+    image = inputs["x"].transpose(0, 2, 3, 1)
+    x = max_pool(relu(norm("bn1", conv(p["conv1"], image, 3, 2))), 3, 2, 1)
+    new = norm.new
+    for stage in (1, 2, 3, 4):
+        name, more = f"layer{stage}_0", f"layer{stage}_1"
+        stride = 1 if stage == 1 else 2
+        x, new[name] = bottleneck50(p[name], s[name], x, training, stride)
+        new[more] = {}
+        for number, own in enumerate(repeated(p[more])):
+            x, found = bottleneck50(own, s[more][str(number)], x, training, 1)
+            new[more][str(number)] = found
+    return dense(p["fc"], x.mean((1, 2))), new
 
 
 def twice(p: Arrays, x: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from jax_layers import (
     embedding,
     gru_after,
     gru_tree,
+    lstm,
     lstm_tree,
     masked_lstm,
     mean_of,
@@ -96,6 +97,14 @@ def bilstm_tagger(p: Arrays, inputs: Arrays, sizes: Sizes) -> jax.Array:
             states = masked_lstm(p[f"read_{number}"][way], x[::step], kept[::step], h)
             both.append(states[::step])
         x = jnp.concatenate(both, -1)
+    return dense(p["out"], x).swapaxes(0, 1)
+
+
+def lstm_language_model(p: Arrays, inputs: Arrays, sizes: Sizes) -> jax.Array:
+    x = embedding(p["embed"], time_major(inputs["words"]))
+    for name in ("lstm_1", "lstm_2"):
+        start = jnp.zeros((x.shape[1], sizes["units"]), x.dtype)
+        x, _ = lstm(p[name], x, (start, start), jax.nn.sigmoid)
     return dense(p["out"], x).swapaxes(0, 1)
 
 

@@ -87,18 +87,23 @@ def avg_pool(x: jax.Array, window: int) -> jax.Array:
     return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, sizes, sizes, "VALID") / window**2
 
 
-def max_pool(x: jax.Array, window: int) -> jax.Array:
-    sizes = (1, window, window, 1)
-    return lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, sizes, sizes, "VALID")
+def max_pool(x: jax.Array, window: int, stride: int = 0, padding: int = 0) -> jax.Array:
+    """The largest entry of each window; without a stride, windows lie side by side."""
+    least, (sizes, strides) = np.array(-np.inf, x.dtype), ((1, n, n, 1) for n in (window, stride))
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(x, least, lax.max, sizes, strides if stride else sizes, pads)
 
 
-def batch_norm(p: Arrays, s: Statistics, x: jax.Array, training: bool) -> tuple[jax.Array, Any]:
+def batch_norm(
+    p: Arrays, s: Statistics, x: jax.Array, training: bool, epsilon: float = 1e-3, ddof: int = 0
+) -> tuple[jax.Array, Any]:
     """Over all but the channels; the new moving statistics."""
     mean, variance = s["moving_mean"], s["moving_variance"]
     if training:
         mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        count = x.size // x.shape[-1]
         s = {
             "moving_mean": 0.9 * s["moving_mean"] + 0.1 * mean,
-            "moving_variance": 0.9 * s["moving_variance"] + 0.1 * variance,
+            "moving_variance": 0.9 * s["moving_variance"] + 0.1 * variance * count / (count - ddof),
         }
-    return p["gamma"] * (x - mean) * lax.rsqrt(variance + 1e-3) + p["beta"], s
+    return p["gamma"] * (x - mean) * lax.rsqrt(variance + epsilon) + p["beta"], s

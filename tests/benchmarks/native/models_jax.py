@@ -1,4 +1,4 @@
-"""The models of specs/models in plain JAX: ``jax.jit`` of a whole step, and optax.
+"""The models of specs/models and of real size in plain JAX: ``jax.jit`` of a whole step, and optax.
 
 One jitted call a step; parameters, optimizer state and statistics are donated. Attention is
 ``jax.nn.dot_product_attention``, convolutions are ``lax.conv_general_dilated``.
@@ -28,6 +28,7 @@ MODELS: Mapping[str, tuple[Callable[..., jax.Array], str]] = {
     "gpt": (attention.gpt, "next_chars"),
     "lenet": (images.lenet, "digit"),
     "llama": (attention.llama, "next_chars"),
+    "lstm_language_model": (others.lstm_language_model, "next_words"),
     "mamba": (others.mamba, "next_chars"),
     "mlp": (others.mlp, "next_char"),
     "moe": (attention.moe, "next_chars"),
@@ -39,12 +40,14 @@ MODELS: Mapping[str, tuple[Callable[..., jax.Array], str]] = {
 # Those with statistics, which they give back.
 NORMALISED: Mapping[str, tuple[Callable[..., tuple[jax.Array, Any]], str]] = {
     "resnet": (images.resnet, "kind"),
+    "resnet50": (images.resnet50, "y"),
     "resnet_bottleneck": (images.resnet_bottleneck, "kind"),
 }
 # What logits are made into where that is not a softmax.
 ENDS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "bert": lambda logits: logits,
     "dlrm": jax.nn.sigmoid,
+    "resnet50": lambda logits: logits,
     "vae": jax.nn.sigmoid,
 }
 # Losses of what has not ended.

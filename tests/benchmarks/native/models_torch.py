@@ -1,4 +1,5 @@
-"""The models of specs/models as a good user of PyTorch writes them: nn modules and autograd.
+"""The models of specs/models and of real size as a good user of PyTorch writes them: nn modules
+and autograd.
 
 Attention, convolutions, pools, normalisations and recurrent layers are torch's own and fused where
 it has fused ones, and so are the optimizers.
@@ -16,9 +17,9 @@ from contract import Given
 from native_torch import DEVICE, place
 from torch import Tensor, nn
 from torch_attention import Bert, Gpt, Llama, Moe, Vit
-from torch_images import Lenet, Resnet, ResnetBottleneck, Unet
+from torch_images import Lenet, Resnet, Resnet50, ResnetBottleneck, Unet
 from torch_layers import Arrays
-from torch_others import Dlrm, Gcn, Mamba, Mlp, Seq2seq, Tagger, Vae
+from torch_others import Dlrm, Gcn, LstmLanguageModel, Mamba, Mlp, Seq2seq, Tagger, Vae
 from torch_parts import Model
 
 MODELS: Mapping[str, type[Model]] = {
@@ -29,10 +30,12 @@ MODELS: Mapping[str, type[Model]] = {
     "gpt": Gpt,
     "lenet": Lenet,
     "llama": Llama,
+    "lstm_language_model": LstmLanguageModel,
     "mamba": Mamba,
     "mlp": Mlp,
     "moe": Moe,
     "resnet": Resnet,
+    "resnet50": Resnet50,
     "resnet_bottleneck": ResnetBottleneck,
     "seq2seq_attention": Seq2seq,
     "unet": Unet,

@@ -1,4 +1,4 @@
-"""The torch models of images: lenet, resnet, resnet_bottleneck and unet.
+"""The torch models of images: lenet, resnet, resnet_bottleneck, resnet50 and unet.
 
 Weights and images are in torch's format channels_last, which its convolutions on a CPU prefer.
 """
@@ -119,6 +119,50 @@ class ResnetBottleneck(Resnet):
             found += [Bottleneck(own) for own in parts(arrays, more)]
         found.append(Bottleneck(part(arrays, "down_3"), 2))
         return found + [Bottleneck(own) for own in parts(arrays, "third")]
+
+
+class Bottleneck50(nn.Module):
+    """The block of torchvision's ResNet-50, whose stride is in the middle."""
+
+    def __init__(self, arrays: Arrays, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.conv3 = conv(arrays, "conv1"), conv(arrays, "conv3")
+        self.conv2 = conv(arrays, "conv2", padding=1, stride=stride)
+        self.bn1, self.bn2, self.bn3 = (batch_norm(arrays, f"bn{n}", 1e-5) for n in (1, 2, 3))
+        self.short: nn.Module = nn.Identity()
+        if "downsample_0.W" in arrays:
+            self.short = nn.Sequential(
+                conv(arrays, "downsample_0", stride=stride),
+                batch_norm(arrays, "downsample_1", 1e-5),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+        return F.relu(self.bn3(self.conv3(y)) + self.short(x))
+
+
+class Resnet50(Model):
+    """torchvision's ResNet-50."""
+
+    output = "y"
+
+    def __init__(self, arrays: Arrays, sizes: Sizes) -> None:
+        super().__init__()
+        self.conv1 = conv(arrays, "conv1", padding=3, stride=2)
+        self.bn1 = batch_norm(arrays, "bn1", 1e-5)
+        blocks: list[nn.Module] = []
+        for stage in (1, 2, 3, 4):
+            blocks.append(Bottleneck50(part(arrays, f"layer{stage}_0"), 1 if stage == 1 else 2))
+            blocks += [Bottleneck50(own, 1) for own in parts(arrays, f"layer{stage}_1")]
+        self.blocks, self.fc = nn.Sequential(*blocks), dense(arrays, "fc")
+
+    def predict(self, inputs: Tensors) -> Tensor:
+        return self(inputs)
+
+    def forward(self, inputs: Tensors) -> Tensor:
+        x = inputs["x"].contiguous(memory_format=torch.channels_last)
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        return self.fc(self.blocks(x).mean((2, 3)))
 
 
 class Twice(nn.Module):

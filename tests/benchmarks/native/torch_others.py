@@ -164,6 +164,27 @@ class Tagger(Model):
         return mean_of(kept, self(inputs), targets["tag"])
 
 
+class LstmLanguageModel(Model):
+    """Two LSTM layers as one nn.LSTM."""
+
+    output = "next_words"
+
+    def __init__(self, arrays: Arrays, sizes: Sizes) -> None:
+        super().__init__()
+        self.embed, self.out = embedding(arrays["embed.table"]), dense(arrays, "out")
+        self.lstm = nn.LSTM(sizes["units"], sizes["units"], 2, batch_first=True)
+        for number in (1, 2):
+            kernel, recurrent, bias = gates(arrays, f"lstm_{number}", "WUb", "ifgo")
+            given = {"weight_ih": kernel.T, "weight_hh": recurrent.T, "bias_ih": bias}
+            given["bias_hh"] = np.zeros_like(bias)
+            fill(self.lstm, **{f"{n}_l{number - 1}": a for n, a in given.items()})
+            # Two trained biases would move twice as far as the one that the model has.
+            getattr(self.lstm, f"bias_hh_l{number - 1}").requires_grad_(False)
+
+    def forward(self, inputs: Tensors) -> Tensor:
+        return self.out(self.lstm(self.embed(inputs["words"]))[0])
+
+
 class Seq2seq(Model):
     """A reader and a writer that looks at all that was read."""
 

@@ -99,9 +99,9 @@ def conv_transpose(arrays: Arrays, name: str, stride: int) -> nn.ConvTranspose2d
     return layer
 
 
-def batch_norm(arrays: Arrays, name: str) -> nn.BatchNorm2d:
+def batch_norm(arrays: Arrays, name: str, epsilon: float = 1e-3) -> nn.BatchNorm2d:
     own = part(arrays, name)
-    layer = nn.BatchNorm2d(len(own["gamma"]), eps=1e-3, momentum=0.1)
+    layer = nn.BatchNorm2d(len(own["gamma"]), eps=epsilon, momentum=0.1)
     fill(
         layer,
         weight=own["gamma"],

@@ -30,10 +30,10 @@ MODULES: Mapping[str, str] = {
     "keras-jax": "native_keras",
     "python": "pure_python",
 }
-# The models of specs/models, which are written in files of their own.
+# The models of specs/models and of real size, which are written in files of their own.
 MODELS = frozenset(
     path.stem for path in (Path(__file__).parents[3] / "specs" / "models").glob("*.yaml")
-)
+) | {"lstm_language_model", "resnet50"}
 OF_MODELS: Mapping[str, str] = {
     "torch": "models_torch",
     "torch-compile": "models_torch_compiled",
