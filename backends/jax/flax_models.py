@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from harness.extend import UsageError
-from harness.extend.models import ModelFile, made, names_taken, parameters_of, whole_numbers
+from harness.extend.models import ModelFile, made, parameters_of, whole_numbers
 
 from .flax_calls import (
     CALL,
@@ -26,12 +26,10 @@ from .flax_calls import (
     wrapped_methods,
 )
 from .jaxprs import MODULE
+from .modes import MODES, chosen, inputs_of
 
-# Arguments of a module's call that choose its mode, and their values in evaluation.
-MODES = {
-    **dict.fromkeys(("train", "training", "is_training", "is_train"), False),
-    **dict.fromkeys(("deterministic", "evaluation", "eval"), True),
-}
+# A field of a batch norm, and of modules that contain one.
+AVERAGE = "use_running_average"
 
 
 @dataclass
@@ -41,6 +39,9 @@ class FlaxModel:
     Attributes:
         label: The model's description.
         function: The function of the tree of arrays and the inputs, in evaluation mode.
+        trained: The same in training mode; it returns the results and the new tree of arrays. None
+            if the module has no training mode.
+        drawing: The function in training mode, but with the moving statistics of evaluation mode.
         tree: The tree of arrays.
         takes: The names of the inputs; None if they cannot be determined.
         is_trained: Returns whether an array is trained, by its name.
@@ -50,6 +51,8 @@ class FlaxModel:
 
     label: str
     function: Callable[..., Any]
+    trained: Callable[..., Any] | None
+    drawing: Callable[..., Any] | None
     tree: Any
     takes: tuple[str, ...] | None
     is_trained: Callable[[str], bool]
@@ -112,23 +115,16 @@ def _maker(target: Any) -> Any:
     return make
 
 
-def _modes(call: Any, training: bool = False) -> dict[str, bool]:
-    """Return the arguments that choose the mode of a call."""
-    return {n: MODES[n] != training for n in parameters_of(call) if n in MODES}
-
-
-def _takes(call: Any) -> tuple[str, ...] | None:
-    names = names_taken(call)
-    return names if names is None else tuple(n for n in names if n not in MODES)
-
-
-def _scoped(model: FlaxModel, batch_norm: Any, name_of: Callable[[Any], str]) -> Around:
+def _scoped(
+    model: FlaxModel, batch_norm: Any, name_of: Callable[[Any], str], frozen: bool
+) -> Around:
     """Return a function that runs calls of inner modules in named scopes, which stand for them.
 
     Args:
         model: The model, which gets the momentum of each batch norm.
         batch_norm: The class of batch norms.
         name_of: Returns the path of a module; empty for the outermost.
+        frozen: Whether batch norms use their moving statistics in any mode.
     """
     counts: dict[str, int] = {}
 
@@ -136,6 +132,9 @@ def _scoped(model: FlaxModel, batch_norm: Any, name_of: Callable[[Any], str]) ->
         path = name_of(module)
         if isinstance(module, batch_norm):
             model.momentum[path] = module.momentum
+            if frozen:
+                object.__setattr__(module, AVERAGE, True)
+                args, keywords = args[:1], {n: keywords[n] for n in keywords if n == "mask"}
         if not path:
             return call(*args, **keywords)
         counts[path] = number = counts.get(path, -1) + 1
@@ -147,22 +146,37 @@ def _scoped(model: FlaxModel, batch_norm: Any, name_of: Callable[[Any], str]) ->
 
 
 def _open_linen(linen: Any, module: Any, tree: Any) -> FlaxModel:
-    modes = _modes(module.__call__)
+    call = module.__call__
+    # Fields of the module that choose its mode, if no argument of its call does.
+    own = {*MODES, AVERAGE} & {*module.__dataclass_fields__} - {*parameters_of(call)}
+    moving = [name for name in tree if name != "params"]
 
     def name_of(inner: Any) -> str:
         return ".".join(("params", *inner.path)) if inner.path else ""
 
-    def run(variables: Any, *arguments: Any, **keywords: Any) -> Any:
-        scopes = linen_calls(linen, _scoped(model, linen.BatchNorm, name_of))
-        with carries_in_session_dtype(), scopes:
-            return module.apply(variables, *arguments, **{**modes, **keywords})
+    def run_in(training: bool, frozen: bool = False) -> Callable[..., Any]:
+        fields = {n: training != MODES.get(n, True) for n in own}
+        modes = chosen(call, training)
+        key = jax.random.PRNGKey(0)
+        more = {"rngs": {"params": key, "dropout": key}, "mutable": moving} if training else {}
 
-    label = f"flax.linen module {type(module).__name__}"
+        def run(variables: Any, *arguments: Any, **keywords: Any) -> Any:
+            scopes = linen_calls(linen, _scoped(model, linen.BatchNorm, name_of, frozen))
+            used = module.clone(**fields) if fields else module
+            with carries_in_session_dtype(), scopes:
+                return used.apply(variables, *arguments, **{**modes, **keywords}, **more)
+
+        return run
+
+    has_mode = bool(own or chosen(call, True))
+    drawing = run_in(True, frozen=True)
     model = FlaxModel(
-        label,
-        run,
+        f"flax.linen module {type(module).__name__}",
+        run_in(False),
+        run_in(True) if has_mode else None,
+        (lambda *args, **keywords: drawing(*args, **keywords)[0]) if has_mode else None,
         tree,
-        _takes(module.__call__),
+        inputs_of(call),
         lambda name: name.startswith("params."),
         _config(module),
     )
@@ -202,25 +216,43 @@ def in_session_dtype(array: Any) -> Any:
 
 
 def _open_nnx(nnx: Any, module: Any) -> FlaxModel:
-    module.eval()
-    graph, random, weights, rest = nnx.split(module, nnx.RngState, nnx.Param, ...)
+    call = module.__call__
+    graphs = {}
+    for training, choose in ((True, module.train), (False, module.eval)):
+        choose()
+        parts = nnx.split(module, nnx.RngState, nnx.Param, ...)
+        graphs[training], random, weights, rest = parts
     trained = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(weights)}
     tree = nnx.to_pure_dict(nnx.merge_state(weights, rest))
-    modes = _modes(module.__call__)
 
-    def run(arrays: Any, *arguments: Any, **keywords: Any) -> Any:
-        # New variables, as those of another trace cannot be changed.
-        noise, state = jax.tree.map(lambda a: a, (random, nnx.merge_state(weights, rest)))
-        nnx.replace_by_pure_dict(state, arrays)
-        own = nnx.merge(graph, noise, state)
-        names = nnx_names(nnx, own)
-        kinds = {type(inner) for _, inner in nnx.iter_modules(own)}
-        called = [kind for kind in kinds if CALL in dir(kind)]
-        around = _scoped(model, nnx.BatchNorm, lambda inner: names.get(id(inner), ""))
-        with carries_in_session_dtype(), nnx_calls(called, around):
-            return own(*arguments, **{**modes, **keywords})
+    def run_in(training: bool, frozen: bool = False) -> Callable[..., Any]:
+        def run(arrays: Any, *arguments: Any, **keywords: Any) -> Any:
+            # New variables, as those of another trace cannot be changed.
+            noise, state = jax.tree.map(lambda a: a, (random, nnx.merge_state(weights, rest)))
+            nnx.replace_by_pure_dict(state, arrays)
+            own = nnx.merge(graphs[training], noise, state)
+            names = nnx_names(nnx, own)
+            kinds = {type(inner) for _, inner in nnx.iter_modules(own)}
+            called = [kind for kind in kinds if CALL in dir(kind)]
+            around = _scoped(model, nnx.BatchNorm, lambda inner: names.get(id(inner), ""), frozen)
+            modes = chosen(call, training, nnx.Rngs(0))
+            with carries_in_session_dtype(), nnx_calls(called, around):
+                returned = own(*arguments, **{**modes, **keywords})
+            if not training or frozen:
+                return returned
+            _, _, new = nnx.split(own, nnx.RngState, ...)
+            return returned, nnx.to_pure_dict(new)
 
-    label = f"flax.nnx module {type(module).__name__}"
-    takes, config = _takes(module.__call__), _config(module)
-    model = FlaxModel(label, run, tree, takes, trained.__contains__, config)
+        return run
+
+    model = FlaxModel(
+        f"flax.nnx module {type(module).__name__}",
+        run_in(False),
+        run_in(True),
+        run_in(True, frozen=True),
+        tree,
+        inputs_of(call),
+        trained.__contains__,
+        _config(module),
+    )
     return model

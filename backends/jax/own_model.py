@@ -5,6 +5,7 @@ module of flax.linen or flax.nnx.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -13,23 +14,26 @@ import numpy as np
 
 from harness.extend import Array, ArrayDict, Arrays, UsageError
 from harness.extend.models import (
+    GivenNoise,
     ModelArray,
     ModelFile,
     Naming,
+    NoiseMisfit,
     OwnModel,
     OwnModels,
     Placing,
     Recorder,
     TracedGraph,
     made,
-    names_taken,
     place_of,
     run_user_code,
     sizes_taken,
 )
 
+from . import modes
 from .flax_calls import recorded_calls
 from .flax_models import FlaxModel, carries_in_session_dtype, in_session_dtype, open_flax
+from .model_noise import with_noise
 
 
 class JaxModels(OwnModels):
@@ -128,9 +132,18 @@ class JaxModel(OwnModel):
         self, function: Any, tree: Any, backend: Any, flax: FlaxModel | None = None
     ) -> None:
         self.function, self.backend, self.flax = function, backend, flax
+        # The function in training mode, which also returns the new tree of arrays.
+        self.trained: Callable[..., Any] | None
         name = getattr(function, "__qualname__", type(function).__name__)
         self.label = f"jax function {name}" if flax is None else flax.label
-        self.takes = names_taken(function, skip=1) if flax is None else flax.takes
+        if flax is None:
+            self.takes = modes.inputs_of(function, skip=1)
+            self.function, self.drawing = modes.evaluated(function), modes.drawing(function)
+            drawing = self.drawing
+            self.trained = drawing and (lambda tree, *a, **k: (drawing(tree, *a, **k), tree))
+        else:
+            self.takes, self.trained, self.drawing = flax.takes, flax.trained, flax.drawing
+        self.trains, self.compiled = self.trained is not None, False
         self.is_trained: Callable[[str], bool] = (
             (lambda name: True) if flax is None else flax.is_trained
         )
@@ -157,13 +170,31 @@ class JaxModel(OwnModel):
 
     def on_path(self, path: str, dtype: str) -> OwnModel:
         if path == "compiled":
-            self.function = jax.jit(self.function)
+            self.function, self.compiled = jax.jit(self.function), True
+            self.trained = self.trained and jax.jit(self.trained)
             self.label += " (jax.jit)"
         return self
 
+    def with_noise(self, noise: GivenNoise) -> AbstractContextManager[None]:
+        if self.trained is None:
+            raise NoiseMisfit(modes.ADVICE)
+        return with_noise(noise, self.compiled)
+
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
-        returned = placing.call(self.function, self._tensors(given), self.tree(self.leaves))
+        returned, new = self._call(placing, self._tensors(given), self.leaves, training)
+        moved = {_dotted_name(p): a for p, a in jax.tree_util.tree_leaves_with_path(new)}
+        self.leaves = {n: a if self.is_trained(n) else moved[n] for n, a in self.leaves.items()}
         return {n: self.backend.numpy(jnp.asarray(t)) for n, t in naming(returned).items()}
+
+    def _call(
+        self, placing: Placing, tensors: Any, leaves: Mapping[str, Any], training: bool
+    ) -> tuple[Any, Any]:
+        """Run the model; return what it returns, and its new tree of arrays."""
+        tree = self.tree(leaves)
+        if training and self.trained is not None:
+            returned, new = placing.call(self.trained, tensors, tree)
+            return returned, new
+        return placing.call(self.function, tensors, tree), tree
 
     def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
         def run(leaves: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
@@ -203,7 +234,7 @@ class JaxModel(OwnModel):
 
         def scalar(changed: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
             now = {**every, **changed}
-            results = naming(placing.call(self.function, now, self.tree(now)))
+            results = naming(self._call(placing, now, now, training)[0])
             return sum(jnp.vdot(results[n], directions[n]) for n in results), results
 
         (_, results), target = jax.value_and_grad(scalar, has_aux=True)(floats)

@@ -112,6 +112,16 @@ def square_of(value: Value) -> Value | None:
     return None
 
 
+def scaled(value: Value) -> tuple[Value, float]:
+    """Return a value without a constant factor, and the factor."""
+    if value.op in ("mul", "div"):
+        for one, other in (value.inputs, value.inputs[::-1]):
+            number = other.uniform()
+            if number and one.number is None and (value.op == "mul" or one is value.inputs[0]):
+                return one, float(number if value.op == "mul" else 1 / number)
+    return value, 1.0
+
+
 def sum_with_number(value: Value) -> tuple[Value, float] | None:
     """Return the value and the number of a sum ``value + number``."""
     if value.op == "add":

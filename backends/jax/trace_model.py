@@ -15,8 +15,9 @@ from harness.extend import Arrays
 from harness.extend.models import GraphBuilder, ModelFile, TracedGraph, check_arguments
 
 # The first rule that translates a value wins: layers come before operators.
-from . import trace_layers, trace_loops, trace_products, trace_rules  # noqa: F401
+from . import trace_dropout, trace_layers, trace_loops, trace_products, trace_rules  # noqa: F401
 from .jaxprs import JaxprReader, Value, constant, user_line
+from .model_noise import with_marks
 from .own_decompositions import DECOMPOSITIONS
 from .trace import RULES, JaxTranslation
 
@@ -27,7 +28,8 @@ def operators() -> set[str]:
 
 
 def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
-    """Return the graph of one forward pass in evaluation mode.
+    """Return the graph of one forward pass with dropout, if the model has no other operators in
+    training mode; else that of evaluation mode.
 
     Args:
         model: A :class:`JaxModel`.
@@ -37,24 +39,55 @@ def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
     Raises:
         UsageError: the model has no input of such a name.
     """
+    check_arguments(model.takes, arrays)
+    graph = _trace(model, model.function, arrays, file)
+    if model.drawing is None:
+        if model.flax is not None:
+            graph["label"] += " in evaluation mode"
+        return graph
+    with with_marks():
+        training = _trace(model, model.drawing, arrays, file)
+    if _operators(training) == _operators(graph):
+        return training
+    others = [n for n in training["nodes"] if n["op"] == "unsupported"]
+    named = ", ".join(dict.fromkeys(_described(node) for node in others))
+    graph["label"] += " in evaluation mode"
+    graph["remarks"].append(
+        f"in training mode the model has other operators{f' ({named})' if named else ''}; the spec "
+        "has those of evaluation mode"
+    )
+    return graph
+
+
+def _described(node: Any) -> str:
+    """Return the place of an operator without a rule, and the reason."""
+    about = node["attributes"]
+    return f"{node['place']}: {about['reason'] or about['operator']}".removeprefix(": ")
+
+
+def _operators(graph: TracedGraph) -> list[str]:
+    """Return the operators and layers of a graph, without dropout."""
+    names = [n["attributes"].get("layer", n["op"]) for n in graph["nodes"]]
+    return [name for name in names if name != "dropout"]
+
+
+def _trace(model: Any, function: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
+    """Return the graph of one call of a function of the tree of arrays and the inputs."""
     inputs = {n: jnp.asarray(np.array(a)) for n, a in arrays.items()}
     positional = [] if model.takes is not None else list(inputs)
-    check_arguments(model.takes, inputs)
     shape: dict[str, Any] = {}
 
     def run(leaves: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
         first = [given[n] for n in positional]
         more = {n: a for n, a in given.items() if n not in positional}
-        result = model.function(model.tree(leaves), *first, **more)
+        result = function(model.tree(leaves), *first, **more)
         flat, shape["of"] = jax.tree.flatten(result)
         return flat
 
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
     closed = jax.make_jaxpr(run)(model.leaves, inputs)
     entries = model.entries()
-    # Dropout has no operators in evaluation mode, so the port has no dropout.
-    label = model.label if model.flax is None else f"{model.label} in evaluation mode"
-    builder = GraphBuilder(label, {n: (e.shape, e.trained) for n, e in entries.items()})
+    builder = GraphBuilder(model.label, {n: (e.shape, e.trained) for n, e in entries.items()})
     reader = JaxprReader(user_line(file.path))
     names = [("weight", n) for n in sorted(model.leaves)] + [("input", n) for n in sorted(inputs)]
     arguments = [

@@ -11,6 +11,7 @@ from harness.extend.models import GraphBuilder, Operand
 from . import patterns
 from .jaxprs import Value
 from .trace import JaxTranslation, NodePlan, permute, reshape, rule
+from .trace_dropout import undropped
 from .trace_layers import Contraction, contraction, dense_layer
 
 # A score below this number gives 0 in a softmax.
@@ -68,18 +69,20 @@ def _axes_in_order(
 def _attention(t: JaxTranslation, c: Contraction) -> NodePlan | None:
     """Return attention: a softmax of scores, times values."""
     chosen, both, left, right, summed = _order(c)
-    if patterns.softmax(chosen.left) is None:
+    weights, keep = undropped(chosen.left)
+    if patterns.softmax(weights) is None:
         chosen = chosen.swapped()
         left, right = right, left
-    found = patterns.softmax(chosen.left)
-    if found is None or not t.alone(chosen.left) or not both:
+        weights, keep = undropped(chosen.left)
+    found = patterns.softmax(weights)
+    if found is None or not (t.alone(chosen.left) and t.alone(weights)) or not both:
         return None
     order = [*both, *left, *summed]
     if list(chosen.left_labels) != order or len(left) != 1 or len(right) != 1 or len(summed) != 1:
         return None
     scores, axis = found
     scores, mask = _masked(scores)
-    product, scale = _scaled(scores)
+    product, scale = patterns.scaled(scores)
     inner = contraction(t, product) if axis == len(order) - 1 else None
     if inner is None or product.shape != chosen.left.shape:
         return None
@@ -95,12 +98,12 @@ def _attention(t: JaxTranslation, c: Contraction) -> NodePlan | None:
     other = [labels[n] for n in inner.right_labels]
     if left[0] not in one:
         query, key, one, other = key, query, other, one
-    query, factor = _scaled(query)
-    key, more = _scaled(key)
+    query, factor = patterns.scaled(query)
+    key, more = patterns.scaled(key)
     attributes = {
         "scale": scale * factor * more,
         "causal": False,
-        "keep": 1.0,
+        "keep": keep,
         "width": head,
     }
     value, labels_of_value = chosen.right, chosen.right_labels
@@ -124,13 +127,3 @@ def _masked(scores: Value) -> tuple[Value, Value | None]:
         if lowest is not None and lowest <= LOWEST:
             return yes, mask.inputs[0] if mask.op == "broadcast" else mask
     return scores, None
-
-
-def _scaled(value: Value) -> tuple[Value, float]:
-    """Return a value without a constant factor, and the factor."""
-    if value.op in ("mul", "div"):
-        for one, other in (value.inputs, value.inputs[::-1]):
-            number = other.uniform()
-            if number and one.number is None and (value.op == "mul" or one is value.inputs[0]):
-                return one, float(number if value.op == "mul" else 1 / number)
-    return value, 1.0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from harness.extend import Array
 from harness.extend.models import GivenNoise
 
 # Functions of ``keras.random`` whose random numbers the spec's noise cannot replace.
@@ -18,14 +17,13 @@ OTHERS = (
 
 
 @contextmanager
-def with_noise(keras: Any, noise: Sequence[Array]) -> Iterator[None]:
-    """Replace the random numbers of dropout in the block by ``noise``: one array per call, in the
-    order of the calls. An entry is 1 if dropout keeps the value, and 0 otherwise.
+def with_noise(keras: Any, given: GivenNoise) -> Iterator[None]:
+    """Replace the random numbers of dropout in the block by the spec's.
 
     Raises:
         NoiseMisfit: the calls do not fit the arrays, or the model draws other random numbers.
     """
-    given, random, ops = GivenNoise(noise), keras.src.backend.random, keras.ops
+    random, ops = keras.src.backend.random, keras.ops
     own_dropout = random.dropout
 
     def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None) -> Any:

@@ -3,7 +3,7 @@ returns a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.extend import Array, ArrayDict, Arrays, Tensors, UsageError, shorten
 from harness.extend.models import (
+    GivenNoise,
     ModelArray,
     ModelFile,
     Naming,
@@ -173,7 +174,7 @@ class KerasModel(OwnModel):
             returned = self._run_compiled(self.jit, given, placing, training)
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
 
-    def with_noise(self, noise: Sequence[Array]) -> AbstractContextManager[None]:
+    def with_noise(self, noise: GivenNoise) -> AbstractContextManager[None]:
         return with_noise(self.backend.keras, noise)
 
     def _run_compiled(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,21 +11,19 @@ from unittest.mock import patch
 
 import torch
 
-from harness.extend import Array
 from harness.extend.models import GivenNoise, NoiseMisfit
 
 ATTENTION = torch.nn.functional.scaled_dot_product_attention
 
 
 @contextmanager
-def with_noise(noise: Sequence[Array]) -> Iterator[None]:
-    """Replace the random numbers of dropout in the block by ``noise``: one array per call, in the
-    order of the calls. An entry is 1 if dropout keeps the value, and 0 otherwise.
+def with_noise(given: GivenNoise) -> Iterator[None]:
+    """Replace the random numbers of dropout in the block by the spec's.
 
     Raises:
         NoiseMisfit: the calls do not fit the arrays, or the model draws other random numbers.
     """
-    given, before = GivenNoise(noise), torch.get_rng_state()
+    before = torch.get_rng_state()
     dropout = _Dropout(given)
     functions: dict[str, Any] = {
         "dropout": dropout.drop,

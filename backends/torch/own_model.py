@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from harness.extend import Array, ArrayDict, Arrays, UsageError
 from harness.extend.formats import archive, bytes_of, reading
 from harness.extend.models import (
     ExportedModel,
+    GivenNoise,
     ModelArray,
     ModelFile,
     Naming,
@@ -165,7 +166,7 @@ class TorchModel(OwnModel):
         returned = self._call(given, placing, training)
         return {n: self.backend.numpy(t) for n, t in naming(self._widened(returned)).items()}
 
-    def with_noise(self, noise: Sequence[Array]) -> AbstractContextManager[None]:
+    def with_noise(self, noise: GivenNoise) -> AbstractContextManager[None]:
         if self.path == "compiled":
             raise NoiseMisfit("torch.compile cannot use the spec's random numbers")
         return with_noise(noise)

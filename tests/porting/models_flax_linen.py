@@ -25,3 +25,25 @@ def make_decoder():
 
 def decoder_variables(key):
     return make_decoder().init(key, jnp.ones((2, 5, 8)), jnp.ones((2, 7, 8)))
+
+
+class Dropping(nn.Module):
+    """A transformer block with dropout, also of attention, and batch norm."""
+
+    shared: bool = False
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        h = nn.MultiHeadDotProductAttention(
+            2, dropout_rate=0.1, broadcast_dropout=self.shared, deterministic=not train
+        )(nn.LayerNorm()(x))
+        h = x + nn.Dropout(0.2)(h, deterministic=not train)
+        wide = nn.Dense(16)(nn.BatchNorm(use_running_average=not train, momentum=0.9)(h))
+        return h + nn.Dropout(0.3)(nn.Dense(8)(jnp.tanh(wide)), deterministic=not train)
+
+
+dropping, sharing = Dropping(), Dropping(shared=True)
+
+
+def dropping_variables(key):
+    return dropping.init(key, jnp.ones((2, 5, 8)))

@@ -177,3 +177,31 @@ def windows(p, x):
         "pools": window(0.0, lax.add) / ones + window(jnp.inf, lax.min) + window(0.0, lax.add),
         "resized": jax.image.resize(x, (x.shape[0], 10, 12, 4), "nearest"),
     }
+
+
+def dropping_params(key):
+    keys = jax.random.split(key, 2)
+    return {"up": _dense(keys[0], 6, 8), "down": _dense(keys[1], 8, 5)}
+
+
+def _dropped(params, x, drop):
+    h = drop(jnp.tanh(x @ params["up"]["W"] + params["up"]["b"]))
+    return h @ params["down"]["W"] + params["down"]["b"]
+
+
+def dropping(params, x, key=None):
+    def drop(h):
+        return jnp.where(jax.random.bernoulli(key, 0.8, h.shape), h / 0.8, 0)
+
+    return _dropped(params, x, (lambda h: h) if key is None else drop)
+
+
+def multiplying(params, x, rng, train=False):
+    def drop(h):
+        return h * jax.random.bernoulli(jax.random.split(rng)[0], 0.8, h.shape) / 0.8
+
+    return _dropped(params, x, drop if train else lambda h: h)
+
+
+def always(params, x, key):
+    return _dropped(params, x, lambda h: h * jax.random.bernoulli(key, 0.8, h.shape) / 0.8)

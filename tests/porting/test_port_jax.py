@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from harness.commands import cli
+from harness.porting.proof import ITEMS
 
 FLAX = os.environ.get("HARNESS_FLAX", "")
 needs_flax = pytest.mark.skipif(not FLAX, reason="HARNESS_FLAX names no Python that has Flax")
@@ -35,6 +36,11 @@ def port(folder: Path, model: str, *given: str, code: int = 0) -> dict[str, Any]
 def names_of(ported: dict[str, Any]) -> list[str]:
     """Return the definition of each layer of a port."""
     return [entry["layer"] for entry in ported["layers"].values()]
+
+
+def proves_training(folder: Path) -> bool:
+    """Return whether the proof of a port has outputs in training mode, in float64."""
+    return f"| float64 | {ITEMS['outputs']} |" in (folder / "port" / "README.md").read_text()
 
 
 def test_function_of_parameters_is_ported(tmp_path: Path) -> None:
@@ -121,6 +127,36 @@ def test_outputs_of_a_scan_are_computed_after_the_shipped_layer(tmp_path: Path) 
     assert ported["outputs"] == ["mean_output", "rows"]
 
 
+@pytest.mark.parametrize("name", ["dropping", "multiplying"])
+def test_dropout_of_functions_with_a_key_is_proved_in_training_mode(
+    tmp_path: Path, name: str
+) -> None:
+    ported = port(tmp_path, f"models_jax.py:{name}:dropping_params", "x=batch,time,6")
+    assert ported["proved"] is True
+    assert ported["layers"]["dropout"]["keep"] == 0.8
+    assert len(ported["layers"]) == 3
+    assert proves_training(tmp_path)
+
+
+def test_function_that_draws_in_evaluation_mode_is_refused(tmp_path: Path) -> None:
+    model = "models_jax.py:always:dropping_params"
+    error = port(tmp_path, model, "x=batch,time,6", code=2)["error"]
+    assert "models_jax.py:207: " in error
+    assert "jax.random.bernoulli" in error
+    assert "key=None" in error
+
+
+@needs_flax
+def test_dropout_of_a_linen_block_is_proved_in_training_mode(tmp_path: Path) -> None:
+    model = "models_flax_linen.py:dropping:dropping_variables"
+    ported = port(tmp_path, model, "x=batch,time,8")
+    assert ported["proved"] is True
+    keeps = [layer["keep"] for layer in ported["layers"].values() if "keep" in layer]
+    assert keeps == [0.9, 0.8, 0.7]
+    assert proves_training(tmp_path)
+    assert ITEMS["statistics"] in (tmp_path / "port" / "README.md").read_text()
+
+
 @needs_flax
 def test_linen_images_are_layers(tmp_path: Path) -> None:
     ported = port(tmp_path, "models_flax.py:cnn:cnn_variables", "x=batch,12,12,3")
@@ -157,9 +193,10 @@ def test_linen_module_without_variables_is_refused(tmp_path: Path) -> None:
 def test_nnx_module_needs_no_parameters(tmp_path: Path) -> None:
     ported = port(tmp_path, "models_flax.py:Mlp", "x=batch,time,3")
     assert ported["proved"] is True
-    assert names_of(ported) == ["dense", "layer_norm", "batch_norm", "dense"]
+    assert names_of(ported) == ["dense", "layer_norm", "batch_norm", "dropout", "dense"]
     assert ported["layers"]["scaled"]["momentum"] == 0.95
-    assert "in evaluation mode" in ported["summary"]  # without dropout
+    assert "evaluation" not in ported["summary"]
+    assert proves_training(tmp_path)
 
 
 @needs_flax

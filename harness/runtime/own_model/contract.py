@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.runtime.own_model.graph import TracedGraph
-from harness.runtime.own_model.noise import NoiseMisfit
+from harness.runtime.own_model.noise import GivenNoise, NoiseMisfit
 from harness.runtime.own_model.recorder import Recorder
 
 # Only a file that the user names as ``FILE.py:NAME`` runs as code. It runs in a separate process.
@@ -319,12 +319,12 @@ class OwnModel(ABC):
         """Return a result in the spec's shape; raise :class:`UsageError` if that is impossible."""
         return reshaped(name, tensor, wanted, lambda t, shape: t.reshape(shape))
 
-    def with_noise(self, noise: Sequence[Array]) -> AbstractContextManager[None]:
+    def with_noise(self, noise: GivenNoise) -> AbstractContextManager[None]:
         """Return a context in which the model uses ``noise`` instead of its own random numbers.
 
         Args:
             noise: The spec's noise that the model does not accept as an argument, in the order in
-                which the spec uses it. Noise of dropout is 1 for a value that is kept, and else 0.
+                which the spec uses it.
 
         Raises:
             NoiseMisfit: the model draws other random numbers, or the framework cannot replace

@@ -11,6 +11,9 @@ import numpy as np
 from harness.arrays import Array
 from harness.errors import UsageError, several
 
+# The largest difference of two equal probabilities, one of which may be a float32 number.
+SAME = 1e-6
+
 
 class NoiseMisfit(UsageError):
     """Error: the spec's noise cannot replace the random numbers of a user's model."""
@@ -18,23 +21,33 @@ class NoiseMisfit(UsageError):
 
 class GivenNoise:
     """The arrays that replace a model's random numbers: one per call that draws, in the order of
-    the calls. An entry of dropout's array is 1 if dropout keeps the value, and 0 otherwise."""
+    the calls. An entry of dropout's array is 1 if dropout keeps the value, and 0 otherwise.
 
-    def __init__(self, arrays: Sequence[Array]) -> None:
-        self._left = list(arrays)
+    Args:
+        arrays: The arrays.
+        keeps: The probability of a 1 in each array; None for another distribution.
+    """
+
+    def __init__(self, arrays: Sequence[Array], keeps: Sequence[float | None]) -> None:
+        self._left = list(zip(arrays, keeps, strict=True))
         self._misfit = ""
 
-    def take(self, shape: Sequence[int]) -> Array:
-        """Return the next array in this shape. If the model draws one number for a whole axis of
-        the spec's array, the model gets the first entry of this axis, and its results differ.
+    def take(self, shape: Sequence[int], keep: float | None = None) -> Array:
+        """Return the next array in this shape.
+
+        If the model draws one number for a whole axis of the spec's array, the model gets the first
+        entry of this axis. If the model's probability ``keep`` of a 1 is not the spec's, the model
+        gets 1 instead of 0 and 0 instead of 1. In both cases, its results differ.
 
         Raises:
             NoiseMisfit: there is no such array.
         """
         if not self._left:
             self.refuse("the model draws more random numbers than the spec")
-        array, shape = np.array(self._left.pop(0)), tuple(int(n) for n in shape)
-        whole = list(array.shape)
+        array, own = self._left.pop(0)
+        if keep is not None and own is not None and abs(keep - own) > SAME:
+            array = 1 - array
+        shape, whole = tuple(int(n) for n in shape), list(array.shape)
         if len({*shape}) == len(shape) and sorted(shape) == sorted(array.shape):
             array = array.transpose([array.shape.index(length) for length in shape])
         elif len(shape) == array.ndim:
@@ -43,7 +56,7 @@ class GivenNoise:
             self.refuse(
                 f"the model draws random numbers of shape {list(shape)}, the spec of shape {whole}"
             )
-        return array.copy().reshape(shape)
+        return np.array(array).reshape(shape)
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise :class:`NoiseMisfit`, and again at the end of :meth:`checked`."""

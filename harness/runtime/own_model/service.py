@@ -42,6 +42,7 @@ from harness.runtime.own_model.exported import load_format
 from harness.runtime.own_model.graph import TracedGraph
 from harness.runtime.own_model.matching import ModelWeights, Sides, find_weights
 from harness.runtime.own_model.names import Results, placing
+from harness.runtime.own_model.noise import GivenNoise
 from harness.runtime.own_model.recorder import Recorder
 from harness.runtime.own_model.renames import expected_arrays, read_rules, renamed
 from harness.runtime.own_model.steps import ModelSteps
@@ -277,8 +278,11 @@ class OwnModelService:
     def _replace_noise(self, inputs: Arrays, training: bool) -> AbstractContextManager[None]:
         """Return a context in which the model uses the spec's noise that it does not accept."""
         names = noise_in_order(self.training) if training else ()
-        own = [inputs[name] for name in names if f"input.{name}" not in self.placing.names]
-        return self.model.with_noise(own) if own else nullcontext()
+        own = [name for name in names if f"input.{name}" not in self.placing.names]
+        laws = {port.name: port.init or {} for port in noise_ports(self.training)}
+        keeps = [laws[name]["arguments"].get("keep") for name in own]
+        noise = GivenNoise([inputs[name] for name in own], keeps)
+        return self.model.with_noise(noise) if own else nullcontext()
 
     def _run_user_code(self, work: Callable[[], Any]) -> Any:
         assert self._file is not None

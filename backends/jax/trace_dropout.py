@@ -1,0 +1,77 @@
+"""Rules that translate products with the random numbers of ``jax.random.bernoulli``: dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.extend.models import GraphBuilder, Operand
+
+from . import patterns
+from .jaxprs import Value
+from .model_noise import MASK
+from .trace import JaxTranslation, NodePlan, RecognisedLayer, node, rule
+
+# The largest error of a factor that float32 numbers give.
+ROUNDING = 1e-6
+
+
+@rule("select_n", "mul", "div")
+def _dropout(t: JaxTranslation, v: Value) -> NodePlan | None:
+    found = dropped(v)
+    if found is None:
+        return None
+    x, mask, factor = found
+    keep = round(mask.params["keep"], 12)
+    if mask.shape != x.shape:
+        reason = "dropout whose mask is shared along an axis"
+        return node("unsupported", *v.inputs, operator=v.op, reason=reason)
+    plan = RecognisedLayer("dropout", x, {"keep": keep}, {}).match(t)
+    factor *= keep
+    if plan is None or abs(factor - 1) < ROUNDING:
+        return plan
+    emit = plan.emit
+
+    def scaled(g: GraphBuilder, operands: list[Operand], about: dict[str, Any]) -> Operand:
+        return g.add("*", [emit(g, operands, about), factor], {}, **about)
+
+    return NodePlan(plan.needs, scaled, plan.layer)
+
+
+def dropped(v: Value) -> tuple[Value, Value, float] | None:
+    """Return the values of a dropout, its random mask, and a factor: ``x * mask * factor``."""
+    if v.op == "select_n" and len(v.inputs) == 3:
+        mask, no, yes = patterns.stripped(v.inputs[0]), *v.inputs[1:]
+        if mask.op != MASK or not no.is_number(0):
+            return None
+        x, factor = patterns.scaled(yes)
+        return x, mask, factor
+    if v.op not in ("mul", "div"):
+        return None
+    for one, other in (v.inputs, v.inputs[::-1]) if v.op == "mul" else (v.inputs,):
+        if v.op == "mul" and (found := _mask(one)) is not None and other.shape == v.shape:
+            return other, *found
+        number = other.uniform()
+        if number and (inner := dropped(one)) is not None and one.shape == v.shape:
+            x, mask, factor = inner
+            return x, mask, factor * (number if v.op == "mul" else 1 / number)
+    return None
+
+
+def undropped(v: Value) -> tuple[Value, float]:
+    """Return a value before dropout, and the probability to keep an entry; without dropout, the
+    value itself and 1."""
+    found = dropped(v)
+    if found is None or found[0].shape != found[1].shape:
+        return v, 1.0
+    x, mask, factor = found
+    keep = round(mask.params["keep"], 12)
+    return (x, keep) if abs(factor * keep - 1) < ROUNDING else (v, 1.0)
+
+
+def _mask(v: Value) -> tuple[Value, float] | None:
+    """Return the random mask, and its factor, if a value is a mask times a number."""
+    v, factor = patterns.scaled(v)
+    v = patterns.stripped(v)
+    while v.op == "convert_element_type":
+        v = patterns.stripped(v.inputs[0])
+    return (v, factor) if v.op == MASK else None
