@@ -39,6 +39,7 @@ class JaxTranslation:
         results: The values that the graph must compute.
         momentum: The momentum of each batch norm, by the path of its module.
         layers: Whether to recognise layers; a step of a loop has operators only.
+        dropout: Whether the graph has dropout.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class JaxTranslation:
         results: Sequence[Value],
         momentum: Mapping[str, float],
         layers: bool = True,
+        dropout: bool = True,
     ) -> None:
-        self.builder, self.momentum, self.layers = builder, momentum, layers
+        self.builder, self.momentum = builder, momentum
+        self.layers, self.dropout = layers, dropout
         self.used = needed(results)
         self.weights = {v.name for v in self.used if v.op == "weight"}
         self.operands: dict[Value, Operand] = {}

@@ -9,7 +9,7 @@ from harness.extend.models import GraphBuilder, Operand
 from . import patterns
 from .jaxprs import Value
 from .model_noise import MASK
-from .trace import JaxTranslation, NodePlan, RecognisedLayer, node, rule
+from .trace import JaxTranslation, NodePlan, rule
 
 # The largest error of a factor that float32 numbers give.
 ROUNDING = 1e-6
@@ -22,19 +22,18 @@ def _dropout(t: JaxTranslation, v: Value) -> NodePlan | None:
         return None
     x, mask, factor = found
     keep = round(mask.params["keep"], 12)
-    if mask.shape != x.shape:
-        reason = "dropout whose mask is shared along an axis"
-        return node("unsupported", *v.inputs, operator=v.op, reason=reason)
-    plan = RecognisedLayer("dropout", x, {"keep": keep}, {}).match(t)
-    factor *= keep
-    if plan is None or abs(factor - 1) < ROUNDING:
-        return plan
-    emit = plan.emit
+    if not t.dropout:
+        return NodePlan((x,), lambda g, operands, about: operands[0])
+    if not t.layers or len(mask.shape) != len(x.shape):
+        return None
 
-    def scaled(g: GraphBuilder, operands: list[Operand], about: dict[str, Any]) -> Operand:
-        return g.add("*", [emit(g, operands, about), factor], {}, **about)
+    def emit(g: GraphBuilder, operands: list[Operand], about: dict[str, Any]) -> Operand:
+        made: Operand = g.dropout(operands[0], keep, mask.shape, about)
+        if abs(factor * keep - 1) > ROUNDING:
+            made = g.add("*", [made, factor * keep], {}, **about)
+        return made
 
-    return NodePlan(plan.needs, scaled, plan.layer)
+    return NodePlan((x,), emit)
 
 
 def dropped(v: Value) -> tuple[Value, Value, float] | None:
@@ -57,15 +56,16 @@ def dropped(v: Value) -> tuple[Value, Value, float] | None:
     return None
 
 
-def undropped(v: Value) -> tuple[Value, float]:
+def undropped(t: JaxTranslation, v: Value) -> tuple[Value, float]:
     """Return a value before dropout, and the probability to keep an entry; without dropout, the
     value itself and 1."""
     found = dropped(v)
-    if found is None or found[0].shape != found[1].shape:
-        return v, 1.0
+    if found is None or not t.dropout:
+        return (v if found is None else found[0]), 1.0
     x, mask, factor = found
     keep = round(mask.params["keep"], 12)
-    return (x, keep) if abs(factor * keep - 1) < ROUNDING else (v, 1.0)
+    exact = x.shape == mask.shape and abs(factor * keep - 1) < ROUNDING
+    return (x, keep) if exact else (v, 1.0)
 
 
 def _mask(v: Value) -> tuple[Value, float] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -40,17 +40,19 @@ def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
         UsageError: the model has no input of such a name.
     """
     check_arguments(model.takes, arrays)
-    graph = _trace(model, model.function, arrays, file)
+    graph = _trace(model, model.function, arrays, file)(True)
     if model.drawing is None:
         if model.flax is not None:
             graph["label"] += " in evaluation mode"
         return graph
     with with_marks():
-        training = _trace(model, model.drawing, arrays, file)
-    if _operators(training) == _operators(graph):
+        translate = _trace(model, model.drawing, arrays, file)
+    training = translate(True)
+    refused = [n for n in training["nodes"] if n["op"] == "unsupported"]
+    others = _operators(translate(False)) != _operators(graph)
+    if not others and len(refused) == _operators(graph).count("unsupported"):
         return training
-    others = [n for n in training["nodes"] if n["op"] == "unsupported"]
-    named = ", ".join(dict.fromkeys(_described(node) for node in others))
+    named = ", ".join(dict.fromkeys(_described(node) for node in refused))
     graph["label"] += " in evaluation mode"
     graph["remarks"].append(
         f"in training mode the model has other operators{f' ({named})' if named else ''}; the spec "
@@ -59,20 +61,22 @@ def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
     return graph
 
 
+def _operators(graph: TracedGraph) -> list[str]:
+    """Return the operators and layers of a graph."""
+    return [node["attributes"].get("layer", node["op"]) for node in graph["nodes"]]
+
+
 def _described(node: Any) -> str:
     """Return the place of an operator without a rule, and the reason."""
     about = node["attributes"]
     return f"{node['place']}: {about['reason'] or about['operator']}".removeprefix(": ")
 
 
-def _operators(graph: TracedGraph) -> list[str]:
-    """Return the operators and layers of a graph, without dropout."""
-    names = [n["attributes"].get("layer", n["op"]) for n in graph["nodes"]]
-    return [name for name in names if name != "dropout"]
-
-
-def _trace(model: Any, function: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
-    """Return the graph of one call of a function of the tree of arrays and the inputs."""
+def _trace(
+    model: Any, function: Any, arrays: Arrays, file: ModelFile
+) -> Callable[[bool], TracedGraph]:
+    """Trace one call of a function of the tree of arrays and the inputs. Return a function that
+    makes its graph, with or without dropout."""
     inputs = {n: jnp.asarray(np.array(a)) for n, a in arrays.items()}
     positional = [] if model.takes is not None else list(inputs)
     shape: dict[str, Any] = {}
@@ -87,7 +91,7 @@ def _trace(model: Any, function: Any, arrays: Arrays, file: ModelFile) -> Traced
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
     closed = jax.make_jaxpr(run)(model.leaves, inputs)
     entries = model.entries()
-    builder = GraphBuilder(model.label, {n: (e.shape, e.trained) for n, e in entries.items()})
+    weights = {n: (e.shape, e.trained) for n, e in entries.items()}
     reader = JaxprReader(user_line(file.path))
     names = [("weight", n) for n in sorted(model.leaves)] + [("input", n) for n in sorted(inputs)]
     arguments = [
@@ -98,12 +102,19 @@ def _trace(model: Any, function: Any, arrays: Arrays, file: ModelFile) -> Traced
     results = reader.read(closed.jaxpr, consts, arguments)
     flax = model.flax
     momentum = flax.momentum if flax is not None else {}
-    builder.graph["config"] = dict(flax.config) if flax is not None else {}
-    translation = JaxTranslation(builder, [*results, *arguments[len(model.leaves) :]], momentum)
-    translation.emit(reader.values)
-    operands = [str(translation.operands[r]) for r in results]
-    builder.graph["outputs"] = _name_outputs(jax.tree.unflatten(shape["of"], operands), operands)
-    return builder.graph
+    needed = [*results, *arguments[len(model.leaves) :]]
+
+    def translate(dropout: bool) -> TracedGraph:
+        builder = GraphBuilder(model.label, weights)
+        builder.graph["config"] = dict(flax.config) if flax is not None else {}
+        translation = JaxTranslation(builder, needed, momentum, dropout=dropout)
+        translation.emit(reader.values)
+        operands = [str(translation.operands[r]) for r in results]
+        outputs = jax.tree.unflatten(shape["of"], operands)
+        builder.graph["outputs"] = _name_outputs(outputs, operands)
+        return builder.graph
+
+    return translate
 
 
 def _name_outputs(returned: Any, operands: list[str]) -> list[list[str]]:

@@ -69,11 +69,11 @@ def _axes_in_order(
 def _attention(t: JaxTranslation, c: Contraction) -> NodePlan | None:
     """Return attention: a softmax of scores, times values."""
     chosen, both, left, right, summed = _order(c)
-    weights, keep = undropped(chosen.left)
+    weights, keep = undropped(t, chosen.left)
     if patterns.softmax(weights) is None:
         chosen = chosen.swapped()
         left, right = right, left
-        weights, keep = undropped(chosen.left)
+        weights, keep = undropped(t, chosen.left)
     found = patterns.softmax(weights)
     if found is None or not (t.alone(chosen.left) and t.alone(weights)) or not both:
         return None

@@ -182,13 +182,15 @@ def _norm(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     return t.builder.group_norm(inputs[0], settings, views, about)
 
 
-@RULES.of("Dropout")
+@RULES.of("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
 def _dropout(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
-    layer = node.operation
-    if layer.noise_shape is not None:
-        return None
+    layer, shape = node.operation, about["shape"]
+    mask = layer.noise_shape
+    if hasattr(layer, "_get_noise_shape"):
+        mask = layer._get_noise_shape(t.tensors_of(node.input_tensors[0]))
+    lengths = [n or length for n, length in zip(mask or shape, shape, strict=True)]
     keep = round(1 - layer.rate, 12)
-    return inputs[0] if keep == 1 else t.layer("dropout", inputs, {"keep": keep}, {}, about)
+    return inputs[0] if keep == 1 else t.builder.dropout(inputs[0], keep, lengths, about)
 
 
 @RULES.of("Activation")

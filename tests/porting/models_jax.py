@@ -205,3 +205,10 @@ def multiplying(params, x, rng, train=False):
 
 def always(params, x, key):
     return _dropped(params, x, lambda h: h * jax.random.bernoulli(key, 0.8, h.shape) / 0.8)
+
+
+def noisy(params, x, key=None):
+    def shake(h):
+        return h + 0.1 * jax.random.normal(key, h.shape)
+
+    return _dropped(params, x, (lambda h: h) if key is None else shake)

@@ -203,3 +203,10 @@ def block() -> Any:
     h = x + layers.Dropout(0.2)(h)
     wide = layers.Dense(16, activation="tanh")(layers.BatchNormalization(momentum=0.9)(h))
     return keras.Model(x, h + layers.Dropout(0.3)(layers.Dense(8)(wide)))
+
+
+def shared() -> Any:
+    """Dropout whose values share random numbers along an axis."""
+    x = keras.Input((None, 8), name="x")
+    h = layers.SpatialDropout1D(0.1)(layers.Dense(6)(x))
+    return keras.Model(x, layers.Dense(4)(layers.Dropout(0.2, noise_shape=(1, None, 1))(h)))

@@ -138,6 +138,14 @@ def test_dropout_of_functions_with_a_key_is_proved_in_training_mode(
     assert proves_training(tmp_path)
 
 
+def test_other_random_numbers_of_training_mode_are_named(tmp_path: Path) -> None:
+    ported = port(tmp_path, "models_jax.py:noisy:dropping_params", "x=batch,time,6")
+    assert ported["proved"] is True
+    assert not proves_training(tmp_path)
+    (remark,) = ported["remarks"]
+    assert "models_jax.py:212: random numbers" in remark
+
+
 def test_function_that_draws_in_evaluation_mode_is_refused(tmp_path: Path) -> None:
     model = "models_jax.py:always:dropping_params"
     error = port(tmp_path, model, "x=batch,time,6", code=2)["error"]
@@ -155,6 +163,15 @@ def test_dropout_of_a_linen_block_is_proved_in_training_mode(tmp_path: Path) -> 
     assert keeps == [0.9, 0.8, 0.7]
     assert proves_training(tmp_path)
     assert ITEMS["statistics"] in (tmp_path / "port" / "README.md").read_text()
+
+
+@needs_flax
+def test_random_numbers_that_heads_share_are_proved_in_training_mode(tmp_path: Path) -> None:
+    model = "models_flax_linen.py:sharing:dropping_variables"
+    ported = port(tmp_path, model, "x=batch,time,8")
+    assert ported["proved"] is True
+    assert proves_training(tmp_path)
+    assert "dropout(h_4[:1][:, :1] * 0 + 1)" in ported["equations"]
 
 
 @needs_flax

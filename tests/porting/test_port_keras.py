@@ -132,3 +132,11 @@ def test_dropout_of_a_transformer_block_is_proved_in_training_mode(
     proof = (tmp_path / "port" / "README.md").read_text()
     assert all(f"| float64 | {ITEMS[name]} |" in proof for name in ("outputs", "statistics"))
     assert ITEMS["training-sgd"] in proof
+
+
+def test_random_numbers_that_an_axis_shares_are_proved_in_training_mode(tmp_path: Path) -> None:
+    assert port(tmp_path, "shared")["proved"] is True
+    spec = yaml.safe_load((tmp_path / "port" / "shared.yaml").read_text())
+    keeps = [layer["keep"] for layer in spec["layers"].values() if "keep" in layer]
+    assert keeps == [0.9, 0.8]
+    assert ITEMS["outputs"] in (tmp_path / "port" / "README.md").read_text()

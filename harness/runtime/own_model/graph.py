@@ -181,6 +181,20 @@ class GraphBuilder:
         cut = {"axis": axis, "start": start, "stop": stop, "step": step, "length": length}
         return self.add("slice", [value], cut, **{**about, "shape": shape})
 
+    def dropout(
+        self, value: Operand, keep: float, mask: Sequence[int], about: Mapping[str, Any]
+    ) -> str:
+        """Add dropout and return its name. ``mask`` is the shape of the random numbers: along an
+        axis of length 1, all values share a number."""
+        if tuple(mask) == self.shape_of(value):
+            return self.layer("dropout", [value], {"keep": keep}, {}, about)
+        part, few = value, {**about, "shape": mask}
+        for axis in (axis for axis, length in enumerate(mask) if length == 1):
+            part = self.cut(part, axis, (0, 1, 1), about)
+        ones = self.node("+", [self.node("*", [part, 0.0], few), 1.0], few)
+        kept = self.layer("dropout", [ones], {"keep": keep}, {}, few)
+        return self.node("*", [value, kept], about)
+
     def reshape(self, value: Operand, about: Mapping[str, Any]) -> Operand:
         """Add a reshape and return its name; if reshapes lead back to a value, return the value."""
         source = value
