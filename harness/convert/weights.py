@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, JsonValue, ValidationError
-from safetensors import SafetensorError, deserialize
-from safetensors.numpy import load as from_safetensors
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from harness.arrays import Array, ArrayDict
@@ -32,9 +31,10 @@ from harness.files.user_file import (
     MAX_HEADER,
     MAX_WEIGHTS,
     FileFault,
+    check_regular,
     displayed,
-    read_bytes,
     read_head,
+    read_pieces,
     why,
 )
 from harness.language.model import fingerprint
@@ -132,8 +132,7 @@ def parse(text: bytes | memoryview) -> Header:
     Raises:
         ValueError: the header is too long or malformed; pydantic's error is a ValueError too.
     """
-    if len(text) > MAX_HEADER:
-        raise ValueError(f"its header has {len(text):,} bytes; at most {MAX_HEADER:,} are allowed")
+    check_length(len(text))
     header = Header.model_validate_json(bytes(text))
     unknown = [n for n in header.metadata.statistics if n not in header.tensors]
     if unknown:
@@ -145,6 +144,12 @@ def parse(text: bytes | memoryview) -> Header:
     return header
 
 
+def check_length(size: int) -> None:
+    """Raise ValueError if a header of ``size`` bytes is too long."""
+    if size > MAX_HEADER:
+        raise ValueError(f"its header has {size:,} bytes; at most {MAX_HEADER:,} are allowed")
+
+
 def split(data: memoryview) -> tuple[dict[str, Any], int]:
     """Split a file that safetensors has written. Return two things: its header, and the offset at
     which the bytes of the tensors begin."""
@@ -152,7 +157,7 @@ def split(data: memoryview) -> tuple[dict[str, Any], int]:
     return json.loads(bytes(data[8:end])), end
 
 
-def digest(*parts: bytes | bytearray | memoryview) -> str:
+def digest(parts: Iterable[bytes | bytearray | memoryview]) -> str:
     """Return the sha256 checksum (hexadecimal) of a file whose contents are the concatenated
     ``parts``."""
     hash_ = hashlib.sha256()
@@ -236,12 +241,11 @@ def load(path: str | Path, kind: FileKind = kinds.WEIGHTS) -> Weights:
         # Read only the start first, because a file of another kind may be large.
         head = read_head(path, kinds.HEAD)
         _check_start(name, Path(path), head, kind)
-        data = read_bytes(path, MAX_WEIGHTS, kind.name)
+        _check_bytes(name, read_pieces(path, MAX_WEIGHTS, kind.name))
     except FileFault as error:
         raise WeightsError(f"cannot read the weights {name!r}: {error.reason}; {GIVE}") from None
-    _check_bytes(name, data)
     try:
-        return _weights(data, FORMATS[kind])
+        return _weights(Path(path), int.from_bytes(head[:8], "little"), FORMATS[kind])
     except MALFORMED as error:
         reason = reason_of(error)
         raise WeightsError(f"{name!r} is not a valid weights file: {reason}; {GIVE}") from None
@@ -362,7 +366,7 @@ def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
             f"weights of {weights.spec!r} cannot be written: {reason_of(error)}"
         ) from None
     header = bytearray(len(text).to_bytes(8, "little") + text)
-    header[DIGEST] = digest(header, data[end:]).encode()
+    header[DIGEST] = digest((header, data[end:])).encode()
     return bytes(header), data[end:]
 
 
@@ -388,26 +392,56 @@ def _check_start(name: str, path: Path, head: bytes, kind: FileKind) -> None:
         raise WeightsError(f"{name!r} is {other_kind.name}, not {kind.name}; {GIVE}")
 
 
-def _check_bytes(name: str, data: bytes) -> None:
-    stated = data[DIGEST].decode("ascii", "replace")
-    view = memoryview(data)
-    actual = digest(view[: DIGEST.start], ZEROS.encode(), view[DIGEST.stop :])
+def _check_bytes(name: str, pieces: Iterator[bytes]) -> None:
+    first = next(pieces)
+    stated = first[DIGEST].decode("ascii", "replace")
+    size = len(first)
+
+    def zeroed() -> Iterator[bytes]:
+        nonlocal size
+        yield from (first[: DIGEST.start], ZEROS.encode(), first[DIGEST.stop :])
+        for piece in pieces:
+            size += len(piece)
+            yield piece
+
+    actual = digest(zeroed())
     if stated != actual:
         raise WeightsError(
-            f"the weights {name!r} are damaged or cut off: {len(data):,} bytes with sha256 "
+            f"the weights {name!r} are damaged or cut off: {size:,} bytes with sha256 "
             f"{actual}, but the header says {stated}; use another copy, or {GIVE}"
         )
 
 
-def _weights(data: bytes, wanted: str) -> Weights:
-    """Make the weights from ``data``, the content of a file whose checksum is right. ``wanted`` is
-    the expected format. If the content is malformed, raise an error of a type in :data:`MALFORMED`.
+class WrongDtype(TypeError):
+    """Error: numpy has no such dtype. The arguments are the names of the tensor and the dtype."""
+
+
+def _arrays(path: Path) -> ArrayDict:
+    """Read all tensors of a file. The file is mapped into memory, so its bytes are not there twice.
+
+    Raises:
+        WrongDtype: numpy does not have the dtype of a tensor.
+        Exception: of a type in :data:`MALFORMED`; the content is malformed.
     """
-    end = 8 + int.from_bytes(data[:8], "little")
-    metadata = parse(memoryview(data)[8:end]).metadata
+    arrays: ArrayDict = {}
+    with safe_open(path, "numpy") as file:
+        for name in file.keys():  # noqa: SIM118 (a file has no iterator)
+            try:
+                arrays[name] = file.get_tensor(name)
+            except (TypeError, AttributeError):
+                raise WrongDtype(name, str(file.get_slice(name).get_dtype())) from None
+    return arrays
+
+
+def _weights(path: Path, size: int, wanted: str) -> Weights:
+    """Make the weights from a file whose checksum is right. ``size`` is the number of bytes of its
+    header, and ``wanted`` the expected format. If the content is malformed, raise an error of a
+    type in :data:`MALFORMED`."""
+    check_length(size)
+    metadata = parse(read_head(path, 8 + size)[8:]).metadata
     if metadata.format != wanted:
         raise ValueError(f"the format is {metadata.format!r}, but only {wanted!r} is supported")
-    arrays, statistic_names = from_safetensors(data), set(metadata.statistics)
+    arrays, statistic_names = _arrays(path), set(metadata.statistics)
     return Weights(
         metadata.spec,
         metadata.fingerprint,
@@ -447,18 +481,18 @@ def load_plain(path: str | Path, integers: Container[str] | None = ()) -> ArrayD
     """
     name = displayed(path)
     try:
-        data = read_bytes(path, MAX_WEIGHTS, "weights")
+        check_regular(path, MAX_WEIGHTS, "weights")
+        header = int.from_bytes(read_head(path, 8), "little")
     except FileFault as error:
         raise WeightsError(f"cannot read the weights {name!r}: {error.reason}") from None
-    header = int.from_bytes(data[:8], "little")
     if header > MAX_HEADER:
         raise WeightsError(
             f"{name!r}: a header of {header:,} bytes; at most {MAX_HEADER:,} are read"
         )
     try:
-        arrays = dict(from_safetensors(data))
-    except KeyError:  # a dtype without a numpy equivalent
-        raise _wrong_dtype(name, *_first_other_dtype(data)) from None
+        arrays = _arrays(Path(path))
+    except WrongDtype as error:
+        raise _wrong_dtype(name, *error.args) from None
     except MALFORMED as error:
         raise WeightsError(f"{name!r} contains no weights: {shorten(reason_of(error))}") from None
     for tensor, array in arrays.items():
@@ -466,12 +500,6 @@ def load_plain(path: str | Path, integers: Container[str] | None = ()) -> ArrayD
         if integers is not None and str(array.dtype) not in allowed:
             raise _wrong_dtype(name, tensor, str(array.dtype))
     return arrays
-
-
-def _first_other_dtype(data: bytes) -> tuple[str, str]:
-    read: Callable[[bytes], Iterable[tuple[str, dict[str, Any]]]] = deserialize
-    dtypes = {tensor: str(description["dtype"]) for tensor, description in read(data)}
-    return next((tensor, d) for tensor, d in dtypes.items() if d not in ("F32", "F64"))
 
 
 def _wrong_dtype(name: str, tensor: str, dtype: str) -> WeightsError:
