@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
+from inspect import Parameter, signature
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,9 @@ class KerasModel(OwnModel):
         inputs = getattr(functional, "inputs", None)
         self.symbolic = bool(inputs)
         self.takes = tuple(t.name for t in inputs) if inputs else names_taken(model.call)
+        parameters = signature(model.call).parameters
+        kinds = {parameter.kind for parameter in parameters.values()}
+        self.takes_training = "training" in parameters or Parameter.VAR_KEYWORD in kinds
         self.variables = _named_variables(model, backend.keras.layers.Bidirectional)
         self.jit: Callable[[Any], Any] | None = None  # compiles the calls on the path compiled
 
@@ -220,7 +224,8 @@ class KerasModel(OwnModel):
 
         def called(*arguments: Any, **keywords: Any) -> Any:
             if not self.symbolic:
-                return function(*first, *arguments, **keywords, training=training)
+                mode = {"training": training} if self.takes_training else {}
+                return function(*first, *arguments, **keywords, **mode)
             free = (name for name in self.takes or () if name not in keywords)
             every = {**dict(zip(free, arguments, strict=False)), **keywords}
             form = self.model.inputs if hasattr(self.model, "inputs") else ()

@@ -122,7 +122,8 @@ def _runs(signatures: Sequence[tuple[Any, ...]]) -> list[range]:
         }
         if not scores:
             return sorted(chosen, key=lambda run: run.start)
-        best = max(scores, key=lambda run: scores[run])
+        # A block of a ResNet ends with its activation: the long segment comes first.
+        best = max(scores, key=lambda run: (scores[run], len(signatures[places[run][0]])))
         for start in places[best]:
             chosen.append(range(start, start + len(best)))
             for n in chosen[-1]:

@@ -180,6 +180,22 @@ def test_a_program_reads_what_explain_says(lstm: str) -> None:
     assert (law["kind"], law["arguments"]) == ("initializer", ["low", "high"])
 
 
+def test_all_outputs_of_a_definition_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "layers").mkdir()
+    text = """\
+layer: halves
+summary: Both halves.
+source: A test.
+inputs: {x: [batch, features]}
+equations: |
+  first = x[:, :2]
+  second = x[:, 2:]
+output: [first, second]
+"""
+    (tmp_path / "layers" / "halves.yaml").write_text(text)
+    assert "output: [first, second]" in explain("halves", [tmp_path], {}, []).text().splitlines()
+
+
 def test_an_unusual_attribute_is_noted_once_at_its_place(tmp_path: Path) -> None:
     """Torch's momentum 0.1 is the weight of the new statistics, not of the old."""
     (file := tmp_path / "n.yaml").write_text(NORMALISED)

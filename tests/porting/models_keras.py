@@ -170,6 +170,19 @@ class Own(keras.Model):  # type: ignore[misc]
         return self.dense(self.drop(keras.ops.mean(x, axis=1), training=training))
 
 
+class WithoutMode(keras.Model):  # type: ignore[misc]
+    """A model whose method ``call`` takes no ``training``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.residual, self.dense = Residual(), layers.Dense(3)
+        self(keras.ops.zeros((1, 4)))
+
+    def call(self, x: Any) -> Any:
+        """Return the model's output."""
+        return self.dense(self.residual(x))
+
+
 class Halves(layers.Layer):  # type: ignore[misc]
     """A layer that returns two values."""
 

@@ -108,6 +108,12 @@ def test_model_and_layers_with_a_call_of_their_own_are_ported(tmp_path: Path) ->
     assert [*definition["layers"]] == ["norm", "dense"]
 
 
+def test_call_may_take_no_training(tmp_path: Path) -> None:
+    assert port(tmp_path, "WithoutMode", "--input", "x=batch,4")["proved"] is True
+    spec = yaml.safe_load((tmp_path / "port" / "without_mode.yaml").read_text())
+    assert [*spec["layers"]] == ["norm", "dense", "dense_2"]
+
+
 def test_made_up_names_of_layers_have_no_number(tmp_path: Path) -> None:
     assert port(tmp_path, "functional")["proved"] is True
     spec = yaml.safe_load((tmp_path / "port" / "functional.yaml").read_text())

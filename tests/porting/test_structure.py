@@ -312,3 +312,14 @@ def test_a_name_does_not_start_with_an_underscore() -> None:
     net = Net()
     spec = net.spec(net.conv(net.image(3, 8), "/sub/_inner", 4, ()))
     assert [*spec["layers"]] == ["sub__inner"]
+
+
+def test_a_repeated_part_ends_with_its_activation() -> None:
+    net, shape = Net(), (2, 4, 8, 8)
+    x = net.add("relu", [net.conv(net.image(3, 8), "stem", 4, ())], shape)
+    for path in ("a", "b", "c"):
+        h = net.add("relu", [net.conv(x, f"{path}1", 4, ())], shape)
+        x = net.add("relu", [net.add("+", [net.conv(h, f"{path}2", 4, ()), x], shape)], shape)
+    spec = net.spec(x)
+    assert spec["layers"]["blocks"] == {"layer": "block", "repeat": 3}
+    assert spec["definitions"][0]["equations"] == "y = relu(conv_2(relu(conv(x))) + x)"
