@@ -4,6 +4,8 @@ functions that compute gradients."""
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
@@ -53,6 +55,9 @@ def inner_product(table: Table, results: Tensors, constants: Tensors) -> Any:
 
 T = TypeVar("T")
 COMPILED = "the function from compile()"
+# If the values of a program have more entries, a value is deleted after its last use. For small
+# values, the deletions would take longer than they are worth.
+MANY_ENTRIES = 1 << 23
 
 
 class Functions:
@@ -279,7 +284,8 @@ class Functions:
         interpreter, nodes = self._with_merged_chains(
             phase, sizes, needed_nodes(program.nodes, ends), ends
         )
-        script = interpreter.prepared(nodes, ends)
+        entries = sum(prod(d.resolve(sizes) for d in t.shape) for t in program.types.values())
+        script = replace(interpreter, deletes=entries > MANY_ENTRIES).prepared(nodes, ends)
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
             values: Values = {VARIABLES: variables}

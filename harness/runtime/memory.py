@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Mapping
@@ -13,7 +14,11 @@ from harness.program.ir import Program
 
 
 def forget_peak() -> None:
-    """Reset the kernel's record of this process's peak memory; Linux only."""
+    """Return free memory to the kernel, and reset its record of this process's peak memory; Linux
+    only."""
+    # Without glibc, e.g. on Alpine, the C library decides by itself.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
     Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -18,6 +18,7 @@ from harness.runtime import promises
 from harness.runtime.answers import PipelineValues
 from harness.runtime.backend import Backend
 from harness.runtime.native import Advance, Tensors
+from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
 from harness.runtime.step import OPTIMIZER, Purpose, make_step, store
 
@@ -202,7 +203,9 @@ class Pipeline:
         learning_rate: float,
     ) -> None:
         self.session, self.purpose = session, purpose
-        self._values = (parameters, statistics, state)
+        # Kept for each restart: float64 copies would need twice the memory.
+        host = host_dtype(session.dtype)
+        self._values = ({n: np.asarray(a, host) for n, a in parameters.items()}, statistics, state)
         session.load(parameters, statistics)
         batch = self._tensors(_require_batches(batches)[0])
         self._step = make_step(session, purpose, batch, self._state(), learning_rate)
