@@ -46,7 +46,8 @@ class FlaxModel:
         takes: The names of the inputs; None if they cannot be determined.
         is_trained: Returns whether an array is trained, by its name.
         config: The whole numbers of the module's fields and of its field ``config``.
-        momentum: The momentum of each batch norm, by its path; filled by the function's call.
+        momentum: The momentum of each batch norm, by its path; None if training mode also uses the
+            moving statistics. Filled by the function's call.
     """
 
     label: str
@@ -57,7 +58,7 @@ class FlaxModel:
     takes: tuple[str, ...] | None
     is_trained: Callable[[str], bool]
     config: Mapping[str, int] = field(default_factory=dict)
-    momentum: dict[str, float] = field(default_factory=dict)
+    momentum: dict[str, float | None] = field(default_factory=dict)
 
 
 def open_flax(
@@ -133,6 +134,9 @@ def _scoped(
         if isinstance(module, batch_norm):
             model.momentum[path] = module.momentum
             if frozen:
+                chosen = args[1] if len(args) > 1 else keywords.get(AVERAGE)
+                if getattr(module, AVERAGE) if chosen is None else chosen:
+                    model.momentum[path] = None
                 object.__setattr__(module, AVERAGE, True)
                 args, keywords = args[:1], {n: keywords[n] for n in keywords if n == "mask"}
         if not path:

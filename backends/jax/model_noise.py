@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 
 from harness.extend import UsageError
-from harness.extend.models import GivenNoise, parameters_of, place_of
+from harness.extend.models import GivenNoise, current_place, parameters_of
 
 # The random numbers of a dropout in a trace: a boolean array, true where a value is kept.
 MASK = "random_mask"
@@ -71,10 +70,9 @@ def without_noise() -> AbstractContextManager[Any]:
     """Refuse all random numbers in the block: a model in evaluation mode must draw none."""
 
     def refuse(name: str) -> Any:
-        place = place_of((f.filename, f.lineno or 0) for f in traceback.extract_stack())
         raise UsageError(
-            f"{place}: the model calls jax.random.{name} in evaluation mode: add an argument that "
-            "turns this off, e.g. train=False, or key=None"
+            f"{current_place()}: the model calls jax.random.{name} in evaluation mode: add an "
+            "argument that turns this off, e.g. train=False, or key=None"
         )
 
     return _replaced(lambda *_: refuse("bernoulli"), lambda name: lambda *_, **__: refuse(name))

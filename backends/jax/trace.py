@@ -37,7 +37,8 @@ class JaxTranslation:
     Args:
         builder: The graph.
         results: The values that the graph must compute.
-        momentum: The momentum of each batch norm, by the path of its module.
+        momentum: The momentum of each batch norm, by the path of its module; None if it uses its
+            moving statistics also in training mode.
         layers: Whether to recognise layers; a step of a loop has operators only.
         dropout: Whether the graph has dropout.
     """
@@ -46,7 +47,7 @@ class JaxTranslation:
         self,
         builder: GraphBuilder,
         results: Sequence[Value],
-        momentum: Mapping[str, float],
+        momentum: Mapping[str, float | None],
         layers: bool = True,
         dropout: bool = True,
     ) -> None:

@@ -177,7 +177,8 @@ def _normalisation(t: JaxTranslation, v: Value) -> NodePlan | None:
     if found.layer == "batch_norm":
         path = v.modules[-1][0] if v.modules else ""
         settings["momentum"] = t.momentum.get(path, 0.99)
-
+        if settings["momentum"] is None:
+            return None
     weights = {name: (weight, "") for name, weight in found.weights.items()}
     return RecognisedLayer(found.layer, found.x, settings, weights).match(t)
 

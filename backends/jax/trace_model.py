@@ -40,14 +40,15 @@ def trace(model: Any, arrays: Arrays, file: ModelFile) -> TracedGraph:
         UsageError: the model has no input of such a name.
     """
     check_arguments(model.takes, arrays)
-    graph = _trace(model, model.function, arrays, file)(True)
+    evaluate = _trace(model, model.function, arrays, file)
     if model.drawing is None:
+        graph = evaluate(True)
         if model.flax is not None:
             graph["label"] += " in evaluation mode"
         return graph
     with with_marks():
         translate = _trace(model, model.drawing, arrays, file)
-    training = translate(True)
+    graph, training = evaluate(True), translate(True)
     refused = [n for n in training["nodes"] if n["op"] == "unsupported"]
     others = _operators(translate(False)) != _operators(graph)
     if not others and len(refused) == _operators(graph).count("unsupported"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from inspect import Parameter, signature
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from harness.extend.models import (
     sizes_taken,
 )
 
+from .call_graph import takes_training
 from .layer_names import variable_paths
 from .layers import WAYS
 from .model_noise import with_noise
@@ -99,7 +99,10 @@ class KerasOwnModels(OwnModels):
     def trace(self, file: ModelFile, target: Any, parameters: Any, inputs: Arrays) -> TracedGraph:
         model = self.open(file, target, parameters, {}, {})
         tensors = model.tensors(inputs)
-        return trace_model(model.model, self.keras, model.label, model.variables, tensors)
+        traced = trace_model(model.model, self.keras, model.label, model.variables, tensors)
+        if names := [n for n, v in model.variables.items() if id(v) in model.frozen]:
+            traced["remarks"].append(f"the model does not train {shorten(', '.join(names), 200)}")
+        return traced
 
     def _load_file(self, file: ModelFile) -> Any:
         try:
@@ -120,14 +123,13 @@ class KerasModel(OwnModel):
 
     def __init__(self, model: Any, backend: Any) -> None:
         self.model, self.backend, self.ops = model, backend, backend.keras.ops
+        self.frozen = _unfreeze(model, backend.keras.layers.BatchNormalization)
         self.label = f"keras.Model {type(model).__name__}"
         functional = getattr(model, "_functional", None) or model
         inputs = getattr(functional, "inputs", None)
         self.symbolic = bool(inputs)
         self.takes = tuple(t.name for t in inputs) if inputs else names_taken(model.call)
-        parameters = signature(model.call).parameters
-        kinds = {parameter.kind for parameter in parameters.values()}
-        self.takes_training = "training" in parameters or Parameter.VAR_KEYWORD in kinds
+        self.takes_training = takes_training(model)
         self.variables = _named_variables(model, backend.keras.layers.Bidirectional)
         self.jit: Callable[[Any], Any] | None = None  # compiles the calls on the path compiled
 
@@ -276,6 +278,19 @@ class KerasModel(OwnModel):
         numpy = self.backend.numpy
         kept = {n: numpy(t) for n, t in results.items() if n != "scalar"}
         return kept, {n: numpy(t) for n, t in target.items()}
+
+
+def _unfreeze(model: Any, norm: type[Any]) -> set[int]:
+    """Train all layers of a model, but no batch norm that is not trained: it uses its moving
+    statistics also in training mode. Return the identities of the changed variables."""
+    before = {id(v) for v in model.trainable_variables}
+    parts = list(model._flatten_layers())
+    kept = [part for part in parts if isinstance(part, norm) and not part.trainable]
+    for part in parts:
+        part.trainable = True
+    for part in kept:
+        part.trainable = False
+    return {id(v) for v in model.trainable_variables} - before
 
 
 def _function_of(layer: Any) -> str:

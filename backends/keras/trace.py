@@ -15,6 +15,7 @@ from harness.extend import UsageError
 from harness.extend.models import GraphBuilder, Operand, TracedGraph
 
 from . import trace_attention, trace_images, trace_recurrent  # noqa: F401 (register rules)
+from .call_graph import functional, graph_of_call, nodes_of, takes_training
 from .layer_names import attribute_paths, variable_paths
 from .trace_operations import OPERATIONS
 from .trace_rules import RULES, masks_of
@@ -43,19 +44,11 @@ def declarations(model: Any) -> dict[str, str]:
     return found
 
 
-def functional(model: Any) -> Any:
-    """Return the graph of layers of a Sequential model, else the model itself."""
-    return getattr(model, "_functional", None) or model
-
-
 def _below(model: Any, tensor: Any) -> int:
     """Return the number of rows of the embedding that reads an input; 2 if there is none."""
-    for nodes in functional(model)._nodes_by_depth.values():
-        for node in nodes:
-            if any(t is tensor for t in node.input_tensors) and hasattr(
-                node.operation, "input_dim"
-            ):
-                return int(node.operation.input_dim)
+    for node in nodes_of(functional(model)):
+        if any(t is tensor for t in node.input_tensors) and hasattr(node.operation, "input_dim"):
+            return int(node.operation.input_dim)
     return 2
 
 
@@ -79,45 +72,28 @@ def trace_model(
     Raises:
         UsageError: the model has other inputs.
     """
+    translation = KerasTranslation(keras, label, variables, attribute_paths(model))
     graph = functional(model)
     if not hasattr(graph, "_nodes_by_depth"):
-        graph = graph_of_call(keras, model, (), arrays)
+        # Keras also trains a model in evaluation mode if its call has no argument training.
+        if not takes_training(model):
+            translation.training = False
+            translation.builder.graph["remarks"].append(
+                "call has no argument training, so Keras trains the model in evaluation mode: "
+                "without dropout, and with moving statistics"
+            )
+        graph = translation.graph_of_call(model, (), arrays)
     names = [tensor.name for tensor in graph.inputs]
     if set(names) != set(arrays):
         raise UsageError(
             f"--input names {', '.join(arrays)}, but the model has the inputs "
             f"{', '.join(f'{n}={lengths}' for n, lengths in declarations(model).items())}"
         )
-    translation = KerasTranslation(keras, label, variables, attribute_paths(model))
     traced = translation.run(graph, arrays)
     for layer, path in variable_paths(model, variables).items():
         if (own := translation.paths.get(layer, path)) != path:
             traced["names"][path] = own
     return traced
-
-
-def graph_of_call(
-    keras: Any, layer: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]
-) -> Any:
-    """Return the graph of a model or layer that has a method ``call`` of its own: the layers and
-    operations that ``call`` runs on symbolic tensors. Tensors in the arguments become its inputs.
-    """
-    symbols: list[Any] = []
-
-    def symbol(value: Any, name: str | None = None) -> Any:
-        if not hasattr(value, "shape"):
-            return value
-        dtype = keras.backend.standardize_dtype(value.dtype)
-        symbols.append(keras.Input(batch_shape=tuple(value.shape), dtype=dtype, name=name))
-        return symbols[-1]
-
-    for part in layer._flatten_layers(include_self=False):
-        # A Sequential model accepts symbolic tensors only of the lengths of its first call.
-        for tensor in getattr(functional(part), "_inputs", ()):
-            tensor._shape = (*[None] * (len(tensor.shape) - 1), *tensor.shape[-1:])
-    positional = keras.tree.map_structure(symbol, list(arguments))
-    named = {n: symbol(v, n) for n, v in keywords.items()}
-    return keras.Model(symbols, layer.call(*positional, **named))
 
 
 class KerasTranslation:
@@ -128,6 +104,7 @@ class KerasTranslation:
         builder: The neutral graph so far.
         operands: The operand of each symbolic tensor, by ``id``.
         tensors: The array of each symbolic tensor, by ``id``.
+        training: Whether calls are in training mode; None if each call has an argument for it.
     """
 
     def __init__(
@@ -142,6 +119,7 @@ class KerasTranslation:
         self.tensors: dict[int, Any] = {}
         self.weights: dict[str, str] = {}
         self.modules: list[tuple[str, str]] = []
+        self.training: bool | None = True
 
     def run(self, graph: Any, arrays: Mapping[str, Any]) -> TracedGraph:
         """Translate the whole model."""
@@ -161,22 +139,45 @@ class KerasTranslation:
 
     def translate(self, graph: Any) -> None:
         """Translate the calls of a model whose inputs have operands."""
-        for depth in sorted(graph._nodes_by_depth, reverse=True):
-            for node in graph._nodes_by_depth[depth]:
-                if not node.is_input and node.operation.__class__.__name__ != "InputLayer":
-                    self._call(node)
+        for node in nodes_of(graph):
+            self._call(node)
+
+    def graph_of_call(
+        self, layer: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]
+    ) -> Any:
+        """Return the graph of a model or layer that has a method ``call`` of its own."""
+        training = self.training is not False
+        graph, same = graph_of_call(self.keras, layer, arguments, keywords, training)
+        if training and not same:
+            self.builder.graph["remarks"].append(
+                f"in training mode {type(layer).__name__} has other operators; the spec has those "
+                "of evaluation mode"
+            )
+        # Batch norms have moving statistics also if the graph is that of evaluation mode.
+        self.training = None if same else training
+        return graph
+
+    def in_training(self, node: Any) -> bool:
+        """Return whether a call is in training mode when the model is."""
+        if self.training is not None:
+            return self.training
+        return node.arguments.kwargs.get("training") is not False
 
     def _call(self, node: Any) -> None:
         layer, before = node.operation, list(self.modules)
+        mode = self.training
         kind = type(layer).__name__
         symbols = self.keras.tree.flatten(node.outputs)
         inner = functional(layer)
         arguments, keywords = node.arguments.fill_in(self.tensors)
         is_graph = hasattr(inner, "_nodes_by_depth")
         if not is_graph and kind not in RULES and getattr(layer, "_layers", None):
-            inner, is_graph = graph_of_call(self.keras, layer, arguments, keywords), True
-        if is_graph:
+            inner = None
+        if is_graph or inner is None:
+            self.training = self.in_training(node)
+            inner = inner or self.graph_of_call(layer, arguments, keywords)
             self._nested(node, layer, inner, symbols)
+            self.training = mode
             return
         block = BLOCK.match(layer.name)
         if block is not None:
@@ -185,6 +186,8 @@ class KerasTranslation:
             path = self._path(layer)
             self.modules = [*before, (path, "Dropout")]
             self.builder.graph["names"][path] = self.paths.get(id(layer), path)
+        # In training mode, a call would update moving statistics.
+        keywords |= {n: False for n in ("training",) if n in keywords}
         results = self.keras.tree.flatten(layer(*arguments, **keywords))
         inputs = [self.operands[id(t)] for t in node.input_tensors]
         about = self.about(results[0], layer.name)

@@ -162,6 +162,15 @@ def _batch_norm(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> R
         "moving_mean": layer.moving_mean,
         "moving_variance": layer.moving_variance,
     }
+    if not (layer.trainable and t.in_training(node)):
+        mean, variance = (t.weight(weights[n]) for n in ("moving_mean", "moving_variance"))
+        few = {**about, "shape": t.builder.shape_of(variance)}
+        root = t.builder.node("sqrt", [t.builder.node("+", [variance, layer.epsilon], few)], few)
+        centered = t.builder.node("-", [inputs[0], mean], about)
+        scaled = t.builder.node("/", [centered, root], about)
+        for op, weight in (("*", layer.gamma), ("+", layer.beta)):
+            scaled = t.builder.node(op, [scaled, t.weight(weight)], about)
+        return scaled
     settings = {"epsilon": layer.epsilon, "momentum": layer.momentum}
     return t.layer("batch_norm", inputs, settings, weights, about)
 
@@ -190,7 +199,9 @@ def _dropout(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Resu
         mask = layer._get_noise_shape(t.tensors_of(node.input_tensors[0]))
     lengths = [n or length for n, length in zip(mask or shape, shape, strict=True)]
     keep = round(1 - layer.rate, 12)
-    return inputs[0] if keep == 1 else t.builder.dropout(inputs[0], keep, lengths, about)
+    if keep == 1 or not t.in_training(node):
+        return inputs[0]
+    return t.builder.dropout(inputs[0], keep, lengths, about)
 
 
 @RULES.of("Activation")

@@ -10,8 +10,9 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.extend.models import GivenNoise, NoiseMisfit
+from harness.extend.models import GivenNoise, NoiseMisfit, current_place
 
 ATTENTION = torch.nn.functional.scaled_dot_product_attention
 
@@ -23,16 +24,36 @@ def with_noise(given: GivenNoise) -> Iterator[None]:
     Raises:
         NoiseMisfit: the calls do not fit the arrays, or the model draws other random numbers.
     """
-    before = torch.get_rng_state()
+    drawn = _Draws()
     dropout = _Dropout(given)
     functions: dict[str, Any] = {
         "dropout": dropout.drop,
         "scaled_dot_product_attention": dropout.attend,
     }
-    with given.checked(), patch.multiple(torch.nn.functional, **functions):
+    with given.checked(), patch.multiple(torch.nn.functional, **functions), drawn:
         yield
-    if not torch.equal(before, torch.get_rng_state()):
-        raise NoiseMisfit("the model draws other random numbers than the spec")
+    if drawn.first:
+        raise NoiseMisfit(drawn.first)
+
+
+class _Draws(TorchDispatchMode):
+    """The place and the operator of the first random numbers that torch draws in a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.first or torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **(kwargs or {}))
+        before = torch.get_rng_state()
+        returned = func(*args, **(kwargs or {}))
+        if not torch.equal(before, torch.get_rng_state()):
+            place = current_place()
+            name = func.overloadpacket.__name__
+            self.first = f"{place}: " if place else ""
+            self.first += f"the model draws random numbers of torch's {name}, not the spec's"
+        return returned
 
 
 @dataclass(frozen=True)

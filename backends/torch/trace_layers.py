@@ -124,13 +124,14 @@ def _scale(
 
 
 def _over_channels(
-    t: TorchTranslation, a: OperatorArguments, about: dict[str, Any]
-) -> list[Operand | None]:
-    """Return the weight and the bias of a norm, with axes of length 1 after the channels."""
+    t: TorchTranslation, a: OperatorArguments, about: dict[str, Any], *more: str
+) -> list[Any]:
+    """Return the weight and the bias of a norm, with axes of length 1 after the channels, after
+    ``more`` arguments of the norm."""
     shape = (about["shape"][1], *[1] * (len(about["shape"]) - 2))
     return [
         None if weight is None else t.builder.reshape(weight, {**about, "shape": shape})
-        for weight in (a["weight"], a["bias"])
+        for weight in (a[name] for name in (*more, "weight", "bias"))
     ]
 
 
@@ -200,10 +201,22 @@ def _batch_norm(
         a.read.update(("training", "momentum"))
         axes = [0, *range(2, len(about["shape"]))]
         return _normalize(t, a["input"], axes, a["eps"], _over_channels(t, a, about), about)
+    if t.training and not a["training"]:
+        return _fixed_norm(t, a, about)
     if a["momentum"] is None or not _are_weights(t, *(w for w, _ in weights.values())):
         return unsupported(t, node, about)
     own = {"epsilon": a["eps"], "momentum": round(1 - a["momentum"], 12)}
     return t.builder.layer("sample_batch_norm", [a["input"]], own, weights, about, channels=1)
+
+
+def _fixed_norm(t: TorchTranslation, a: OperatorArguments, about: dict[str, Any]) -> Operand:
+    """Add a batch norm whose statistics are constants: its module stays in evaluation mode."""
+    a.read.add("momentum")
+    mean, variance, *weights = _over_channels(t, a, about, "running_mean", "running_var")
+    one = {**about, "shape": t.builder.shape_of(variance)}
+    below = t.builder.node("sqrt", [t.builder.node("+", [variance, a["eps"]], one)], one)
+    centered = t.builder.node("-", [a["input"], mean], about)
+    return _scale(t, t.builder.node("/", [centered, below], about), weights, about)
 
 
 @RULES.of("dropout")

@@ -14,7 +14,6 @@ from harness.runtime.own_model.contract import (
     made,
     names_taken,
     parameters_of,
-    place_of,
     reshaped,
     run_user_code,
     sizes_taken,
@@ -29,6 +28,7 @@ from harness.runtime.own_model.graph import (
     whole_numbers,
 )
 from harness.runtime.own_model.noise import GivenNoise, NoiseMisfit
+from harness.runtime.own_model.places import current_place, place_of
 from harness.runtime.own_model.recorder import Recorder
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "Rules",
     "TracedGraph",
     "check_arguments",
+    "current_place",
     "made",
     "names_taken",
     "parameters_of",

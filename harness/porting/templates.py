@@ -18,7 +18,7 @@ from harness.language.axis_attributes import common_value
 from harness.porting.definitions import Template, write_number
 from harness.porting.equations import Equations
 from harness.porting.sizes import ModelGraph, TracedCall
-from harness.porting.structure import ModuleBlock
+from harness.porting.structure import MOVES, ModuleBlock
 
 # The most entries of an array of constants that a spec declares with its entries.
 MOST_ENTRIES = 256
@@ -28,6 +28,8 @@ AXES = {
     3: ("batch", "time", "features"),
     4: ("batch", "rows", "columns", "channels"),
 }
+# The distribution of constants whose root or logarithm a model computes, e.g. frozen variances.
+POSITIVE = "{uniform: {low: 0.4, high: 1.4}}"
 # A generic name of each layer, for modules without a name of their own.
 GENERIC = {
     "layer_norm": "norm",
@@ -71,6 +73,19 @@ class SpecParts:
     def sources(self) -> dict[str, TracedCall]:
         """The calls of the whole model by name."""
         return self.graph.by_name
+
+    @cached_property
+    def positive(self) -> set[str]:
+        """The names of the model's arrays whose root or logarithm the model computes."""
+        names, calls = set(), self.sources
+        waiting = [n for c in self.graph.calls if c.op in ("sqrt", "log") for n in c.sources]
+        while waiting:
+            call = calls[waiting.pop()]
+            if call.op == "weight":
+                names.add(str(call.attributes["name"]))
+            elif call.op in MOVES or (call.op == "+" and len(call.sources) == 1):
+                waiting += call.sources
+        return names
 
 
 class BlockWriter:
@@ -204,7 +219,8 @@ class BlockWriter:
         if self.parts.graph.weights[name][1]:
             self.template.parameters[own] = f"{{shape: [{shape}], init: {{normal: {{std: 0.02}}}}}}"
         else:
-            self.template.constants[own] = f"{{shape: [{shape}]}}"
+            positive = f", init: {POSITIVE}" if name in self.parts.positive else ""
+            self.template.constants[own] = f"{{shape: [{shape}]{positive}}}"
         prefix = "" if self.block.path else "own."
         self.template.rules.append((f"{prefix}{own}", name))
         return own

@@ -70,3 +70,14 @@ class Gru(nnx.Module):
 
     def __call__(self, x):
         return self.out(self.rnn(x)[:, -1])
+
+
+class Frozen(nnx.Module):
+    """A batch norm that uses its moving statistics in training mode."""
+
+    def __init__(self, rngs):
+        self.up, self.norm = nnx.Linear(3, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+        self.drop = nnx.Dropout(0.2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.drop(self.norm(self.up(x), use_running_average=True))

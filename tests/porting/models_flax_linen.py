@@ -1,6 +1,7 @@
 """A module of flax.linen to port, in a file that does not import flax.nnx."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 
@@ -47,3 +48,29 @@ dropping, sharing = Dropping(), Dropping(shared=True)
 
 def dropping_variables(key):
     return dropping.init(key, jnp.ones((2, 5, 8)))
+
+
+class Frozen(nn.Module):
+    """A batch norm that uses its moving statistics in training mode."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        h = nn.BatchNorm(use_running_average=True)(nn.Dense(4)(x))
+        return nn.Dropout(0.2)(h, deterministic=not train)
+
+
+class Shaken(nn.Module):
+    """A batch norm, and random numbers that are no dropout."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        h = nn.BatchNorm(use_running_average=not train)(nn.Dense(4)(x))
+        noise = jax.random.normal(self.make_rng("dropout"), h.shape) if train else 0
+        return h + noise
+
+
+frozen, shaken = Frozen(), Shaken()
+
+
+def norm_variables(key):
+    return frozen.init(key, jnp.ones((2, 8)))

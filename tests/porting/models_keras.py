@@ -223,3 +223,47 @@ def shared() -> Any:
     x = keras.Input((None, 8), name="x")
     h = layers.SpatialDropout1D(0.1)(layers.Dense(6)(x))
     return keras.Model(x, layers.Dense(4)(layers.Dropout(0.2, noise_shape=(1, None, 1))(h)))
+
+
+def frozen() -> Any:
+    """Dropout after a part with a batch norm that is not trained."""
+    x, y = keras.Input((6,), name="x"), keras.Input((6,))
+    part = keras.Model(y, layers.BatchNormalization()(layers.Dense(4, name="up")(y)), name="part")
+    part.trainable = False
+    return keras.Model(x, layers.Dense(3)(layers.Dropout(0.2)(part(x))))
+
+
+class Fixed(keras.Model):  # type: ignore[misc]
+    """A model whose ``call`` gives one batch norm another mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.norm, self.fixed = (
+            layers.Dense(4),
+            layers.BatchNormalization(),
+            layers.BatchNormalization(),
+        )
+        self.drop = layers.Dropout(0.2)
+        self(keras.ops.zeros((1, 6)))
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """Return the model's output."""
+        h = self.drop(self.norm(self.up(x)), training=training)
+        return self.fixed(h, training=False)
+
+
+class Shaken(Fixed):
+    """A model that draws random numbers that no layer draws."""
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """Return the model's output."""
+        h = self.norm(self.up(x))
+        return h + keras.random.normal(keras.ops.shape(h)) if training else h
+
+
+class Untrained(Fixed):
+    """A model whose ``call`` takes no ``training``: Keras trains it in evaluation mode."""
+
+    def call(self, x: Any) -> Any:
+        """Return the model's output."""
+        return self.drop(self.norm(self.up(x)))

@@ -271,3 +271,31 @@ class RecurrentBlocks(nn.Module):
         x, (h, c) = self.first(x)
         x, (h_2, c_2) = self.second(x)
         return x, torch.cat([h, h_2]), torch.cat([c, c_2])
+
+
+class Frozen(nn.Module):
+    """A batch norm that stays in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.norm, self.drop = nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.1)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x):
+        return self.drop(self.norm(self.up(x)))
+
+
+class Shaken(nn.Module):
+    """A batch norm, and random numbers that are no dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.norm = nn.Linear(6, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        h = self.norm(self.up(x))
+        return h + torch.randn_like(h) if self.training else h

@@ -10,6 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from harness.commands import cli
+from harness.porting.proof import ITEMS
 
 
 def port(
@@ -153,3 +154,24 @@ def test_malformed_inputs_are_refused(text: str) -> None:
 
     with pytest.raises(UsageError, match="--input takes"):
         InputDeclaration.of(text)
+
+
+def test_frozen_batch_norms_are_proved_in_training_mode(tmp_path: Path) -> None:
+    assert port(tmp_path, "Frozen", "--input", "x=batch,6")["proved"] is True
+    spec = spec_of(tmp_path, "frozen")
+    constants = {name: "init" in entry for name, entry in spec["constants"].items()}  # type: ignore[attr-defined]
+    assert constants == {"running_mean": False, "running_var": True}
+    assert f"| float64 | {ITEMS['outputs']} |" in (tmp_path / "port" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("loss", [(), ("--loss", "sparse_cross_entropy")])
+def test_other_random_numbers_of_training_mode_are_not_compared(
+    tmp_path: Path, loss: tuple[str, ...]
+) -> None:
+    assert port(tmp_path, "Shaken", "--input", "x=batch,6", *loss)["proved"] is True
+    proof = (tmp_path / "port" / "README.md").read_text().replace("\\", "")
+    line = Path(__file__).with_name("models_torch.py").read_text().splitlines()
+    number = next(n for n, text in enumerate(line, 1) if "randn_like" in text)
+    assert f"training mode (models_torch.py:{number}: " in proof
+    assert "randn_like" in proof
+    assert ITEMS["training-sgd"] not in proof

@@ -229,3 +229,31 @@ def test_nnx_gru_is_a_loop_of_its_own(tmp_path: Path) -> None:
     assert ported["proved"] is True
     assert ported["layers"]["cell"] == {"layer": "rnn"}
     assert ported["definitions"] == ["rnn"]
+
+
+@needs_flax
+@pytest.mark.parametrize(
+    ("model", "lengths"),
+    [
+        ("models_flax_linen.py:frozen:norm_variables", "batch,8"),
+        ("models_flax.py:Frozen", "batch,3"),
+    ],
+)
+def test_frozen_batch_norms_are_proved_in_training_mode(
+    tmp_path: Path, model: str, lengths: str
+) -> None:
+    ported = port(tmp_path, model, f"x={lengths}")
+    assert ported["proved"] is True
+    assert len(ported["constants"]) == 2
+    assert proves_training(tmp_path)
+
+
+@needs_flax
+def test_random_numbers_after_a_batch_norm_are_not_compared(tmp_path: Path) -> None:
+    model = "models_flax_linen.py:shaken:norm_variables"
+    assert port(tmp_path, model, "x=batch,8")["proved"] is True
+    proof = (tmp_path / "port" / "README.md").read_text().replace("\\", "")
+    lines = Path(__file__).with_name("models_flax_linen.py").read_text().splitlines()
+    number = next(n for n, text in enumerate(lines, 1) if "random.normal" in text)
+    assert f"training mode (models_flax_linen.py:{number}: " in proof
+    assert not proves_training(tmp_path)

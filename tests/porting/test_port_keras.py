@@ -146,3 +146,28 @@ def test_random_numbers_that_an_axis_shares_are_proved_in_training_mode(tmp_path
     keeps = [layer["keep"] for layer in spec["layers"].values() if "keep" in layer]
     assert keeps == [0.9, 0.8]
     assert ITEMS["outputs"] in (tmp_path / "port" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["frozen", "Fixed"])
+def test_frozen_batch_norms_are_proved_in_training_mode(tmp_path: Path, name: str) -> None:
+    inputs = ["--input", "x=batch,6"] if name == "Fixed" else []
+    ported = port(tmp_path, name, *inputs)
+    assert ported["proved"] is True
+    frozen = ["the model does not train up.kernel, up.bias"]
+    assert ported["remarks"] == (frozen if name == "frozen" else [])
+    proof = (tmp_path / "port" / "README.md").read_text()
+    assert f"| float64 | {ITEMS['outputs']} |" in proof
+    # One batch norm of the other model is not frozen.
+    assert (ITEMS["statistics"] in proof) == (name == "Fixed")
+
+
+@pytest.mark.parametrize("name", ["Shaken", "Untrained"])
+def test_other_training_modes_are_not_compared(tmp_path: Path, name: str) -> None:
+    ported = port(tmp_path, name, "--input", "x=batch,6")
+    assert ported["proved"] is True
+    lines = MODELS.read_text().splitlines()
+    number = next(n for n, text in enumerate(lines, 1) if "keras.random.normal" in text)
+    proof = (tmp_path / "port" / "README.md").read_text().replace("\\", "")
+    assert (f"training mode (models_keras.py:{number}: " in proof) == (name == "Shaken")
+    assert f"| {ITEMS['outputs']} |" not in proof
+    assert len(ported["remarks"]) == 1

@@ -35,6 +35,7 @@ from harness.program.signature import (
 )
 from harness.results.findings import Finding
 from harness.runtime.answers import Arguments, Misfit
+from harness.runtime.own_model.noise import NoiseMisfit
 from harness.runtime.session import Session
 from harness.worker.remote import Remote, Tensors, WorkerFault
 
@@ -71,17 +72,21 @@ class ModelContext:
 
     @cached_property
     def _noise_trial(self) -> tuple[list[str], str]:
-        """The names of the spec's noise inputs that the model does not accept, and the reason. The
-        names are empty if the noise can replace the model's own random numbers."""
+        """The names of the spec's noise inputs that the model does not accept, and the reason why
+        training mode cannot be compared. The names are empty if the noise can replace the model's
+        own random numbers, and the reason is empty if the model draws no others."""
         names = (port.name for port in noise_ports(self.case.training))
         rejected, reason = [name for name in names if f"input.{name}" not in self.takes], ""
-        if rejected:
+        if rejected or self.trains:
             material = self.case.material
             arguments = {"inputs": material.inputs, "state": material.state}
             with suppress(WorkerFault):  # e.g. the process ended in an earlier check
                 self.remote.load(material)
                 trial = self.remote.outcome("forward", phase="training", **arguments)
-                rejected, reason = ([], "") if trial.ok else (rejected, trial.message)
+                if trial.ok:
+                    rejected = []
+                elif rejected or trial.kind == NoiseMisfit.__name__:
+                    reason = trial.message
         return rejected, reason
 
     @property
@@ -91,22 +96,27 @@ class ModelContext:
         return self._noise_trial[0]
 
     @property
+    def _reproduces(self) -> bool:
+        """True if the model draws the spec's random numbers in a training pass, and no others."""
+        return not any(self._noise_trial)
+
+    @property
     def has_training(self) -> bool:
         """True if a training pass is compared. The spec must have moving statistics or noise. The
         model must accept the noise and update the statistics."""
         program = self.case.training
-        if self.rejected_noise or not (program.new_statistics or noise_ports(program)):
+        if not (program.new_statistics or noise_ports(program)):
             return False
-        return self.trains or not program.new_statistics
+        return self._reproduces and (self.trains or not program.new_statistics)
 
     @property
     def takes_steps(self) -> bool:
         """True if optimizer steps can be compared: the model has gradients and no state, and takes
         the spec's noise in its training mode."""
         program = self.case.training
-        if not self.differentiates or self.rejected_noise or program.state:
+        if not self.differentiates or program.state:
             return False
-        return self.trains or not program.new_statistics
+        return self._reproduces and (self.trains or not program.new_statistics)
 
     def not_compared(self) -> list[str]:
         """List the parts of the spec that no check compares because the model does not accept or
@@ -122,10 +132,11 @@ class ModelContext:
             ("results not returned", missing if self.results else []),
         )
         parts = [f"{what} ({', '.join(names)})" for what, names in groups if names]
-        if reason:
+        if reason and rejected:
             parts[0] = f"{parts[0][:-1]}: {reason})"
+        mode = f"training mode ({reason})" if reason and not rejected else "training mode"
         trains = self.has_training or not (self.trains or self.case.training.new_statistics)
-        parts += [] if trains else ["training mode"]
+        parts += [] if trains else [mode]
         return parts if self.differentiates else [*parts, "gradients"]
 
     def forward(self, material: Arguments) -> Tensors:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import re
 import sys
 import traceback
 from abc import ABC, abstractmethod
@@ -109,17 +108,6 @@ def _place(error: BaseException, path: Path) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     return f" (line {lines[-1]})" if lines else ""
-
-
-# Folders of installed packages whose lines are no place of a model's code.
-FRAMEWORKS = re.compile(r"/(torch|jax|jaxlib|numpy|harness)/|^<")
-
-
-def place_of(frames: Iterable[tuple[str, int]]) -> str:
-    """Return the innermost place that is not in a framework or the harness, such as ``net.py:12``.
-    ``frames`` are files and lines, innermost last."""
-    own = [(file, line) for file, line in frames if not FRAMEWORKS.search(file)]
-    return f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
 
 
 def sizes_taken(made_by: Any, sizes: Iterable[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.errors import UsageError, several
+from harness.runtime.own_model.places import current_place
 
 # The largest difference of two equal probabilities, one of which may be a float32 number.
 SAME = 1e-6
@@ -42,7 +43,7 @@ class GivenNoise:
         Raises:
             NoiseMisfit: there is no such array.
         """
-        if not self._left:
+        if self.is_empty:
             self.refuse("the model draws more random numbers than the spec")
         array, own = self._left.pop(0)
         if keep is not None and own is not None and abs(keep - own) > SAME:
@@ -58,8 +59,16 @@ class GivenNoise:
             )
         return np.array(array).reshape(shape)
 
+    @property
+    def is_empty(self) -> bool:
+        """True if no array is left."""
+        return not self._left
+
     def refuse(self, reason: str) -> NoReturn:
-        """Raise :class:`NoiseMisfit`, and again at the end of :meth:`checked`."""
+        """Raise :class:`NoiseMisfit` with the reason and the user's line that draws, and again at
+        the end of :meth:`checked`."""
+        place = current_place()
+        reason = f"{place}: {reason}" if place else reason
         self._misfit = self._misfit or reason
         raise NoiseMisfit(reason)
 

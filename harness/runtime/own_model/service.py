@@ -276,13 +276,16 @@ class OwnModelService:
         return found
 
     def _replace_noise(self, inputs: Arrays, training: bool) -> AbstractContextManager[None]:
-        """Return a context in which the model uses the spec's noise that it does not accept."""
-        names = noise_in_order(self.training) if training else ()
+        """Return a context in which the model uses the spec's noise that it does not accept, and
+        draws no other random numbers."""
+        if not training:
+            return nullcontext()
+        names = noise_in_order(self.training)
         own = [name for name in names if f"input.{name}" not in self.placing.names]
         laws = {port.name: port.init or {} for port in noise_ports(self.training)}
         keeps = [laws[name]["arguments"].get("keep") for name in own]
         noise = GivenNoise([inputs[name] for name in own], keeps)
-        return self.model.with_noise(noise) if own else nullcontext()
+        return self.model.with_noise(noise) if own or self.model.trains else nullcontext()
 
     def _run_user_code(self, work: Callable[[], Any]) -> Any:
         assert self._file is not None
