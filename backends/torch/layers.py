@@ -184,11 +184,19 @@ def convolution(layer: ClaimableCall) -> Native | None:
     name, axes = CONVOLUTIONS[definition]
     function = getattr(torch.nn.functional, name)
     options = convolution_options(layer)
-    framing = (layer.shapes["W"][:-2], options["stride"], options["dilation"])
+    kernel, strides = layer.shapes["W"][:-2], options["stride"]
+    framing = (kernel, strides, options["dilation"])
     padding = options.pop("padding")
+    # For a 1x1 kernel with a stride and channels last, oneDNN's weight gradient writes outside of
+    # its memory, so take the strided entries first.
+    entries: tuple[slice, ...] = (slice(None),)
+    unpadded = padding != "same" and not any(n for pair in padding for n in pair)
+    if set(kernel) == {1} and unpadded and name != "conv_transpose2d":
+        entries += tuple(slice(None, None, stride) for stride in strides)
+        options["stride"] = (1,) * len(strides)
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        x = values["x"]
+        x = values["x"][entries]
         pads = _pads(x, padding, *framing)
         even = all(before == after for before, after in pads)
         x = x if even else _pad(x, pads, 0.0)

@@ -224,7 +224,7 @@ def _choose_steps_per_call(contestant: Contestant, chosen: TriedPath) -> None:
 def _best_time(contestant: Contestant) -> float:
     """Return the shortest time per step of several trials. The longer times may have been caused by
     other processes."""
-    count = contestant.steps_in(TRIAL, least=1)
+    count = contestant.steps_in(TRIAL)
     return min(contestant.throughput(count) / count for _ in range(TRIALS))
 
 

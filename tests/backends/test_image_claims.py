@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from image_model import IMAGES
 from needed import need
 from two_paths import by_oracle, draw, worst
 
+import harness
 from harness.language.model import load_spec
 from harness.runtime.backend import Backend
 from harness.runtime.plugins import load
@@ -89,3 +91,25 @@ def test_a_claimed_layer_is_the_definition(backend: Backend, changed: bool) -> N
     activation = {"conv": ("tanh", "relu"), "line": ("relu", "tanh")} if changed else {}
     for layer, label in LABELS[backend.name].items():
         assert paths[layer] == label.replace(*activation.get(layer, ("", "")))
+
+
+STRIDED = """model: strided
+summary: A 1x1 kernel with a stride.
+source: own
+inputs: {x: {shape: [batch, 16, 16, 8]}}
+layers:
+  conv: {layer: conv2d, units: 16, kernel: 1, stride: 2, bias: false}
+equations: y = mean(conv(x), axis=[1, 2])
+targets: {target: {shape: [batch], index: 16}}
+loss: mean(sparse_cross_entropy(y, target))
+optimizer: {optimizer: sgd, learning_rate: 0.01}
+"""
+
+
+def test_a_strided_1x1_kernel_does_not_damage_memory(tmp_path: Path) -> None:
+    """With this image and an odd batch, torch's gradient ended the process on CPUs with AVX-512."""
+    need("torch")
+    spec = tmp_path / "strided.yaml"
+    spec.write_text(STRIDED)
+    report = harness.check(spec, "torch", dtypes="float32")
+    assert {result.verdict for result in report.results} == {"agree"}, str(report)

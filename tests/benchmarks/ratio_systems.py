@@ -116,6 +116,8 @@ def _wanted_real(
     name: str, backends: Sequence[str], modes: Sequence[str]
 ) -> Iterator[tuple[Group, list[tuple[str, str, str]]]]:
     real = REAL[name]
+    if not set(modes).intersection(real.modes):
+        return
     request = BenchRequest(
         specs=(real.spec,),
         batches=(real.batch,),
