@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.extend.models import parameters_of
+from harness.extend.models import current_place, parameters_of
 
 
 def functional(model: Any) -> Any:
     """Return the graph of layers of a Sequential model, else the model itself."""
     return getattr(model, "_functional", None) or model
+
+
+def record_places(keras: Any) -> None:
+    """Store the user's line of each call on symbolic tensors in its node, as ``place``."""
+    node = keras.src.ops.node.Node
+    if hasattr(node, "place"):
+        return
+    own_init = node.__init__
+
+    def init(self: Any, *arguments: Any, **keywords: Any) -> None:
+        own_init(self, *arguments, **keywords)
+        self.place = current_place()
+
+    node.place, node.__init__ = "", init
 
 
 def takes_training(layer: Any) -> bool:

@@ -26,10 +26,11 @@ from harness.extend.models import (
     made,
     names_taken,
     reshaped,
+    run_user_code,
     sizes_taken,
 )
 
-from .call_graph import takes_training
+from .call_graph import record_places, takes_training
 from .layer_names import variable_paths
 from .layers import WAYS
 from .model_noise import with_noise
@@ -49,6 +50,7 @@ class KerasOwnModels(OwnModels):
 
     def __init__(self, backend: Any) -> None:
         self.backend, self.keras = backend, backend.keras
+        record_places(self.keras)
 
     def sizes(self, target: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
         return sizes_taken(target, sizes) if self._is_factory(target) else ()
@@ -99,7 +101,11 @@ class KerasOwnModels(OwnModels):
     def trace(self, file: ModelFile, target: Any, parameters: Any, inputs: Arrays) -> TracedGraph:
         model = self.open(file, target, parameters, {}, {})
         tensors = model.tensors(inputs)
-        traced = trace_model(model.model, self.keras, model.label, model.variables, tensors)
+        traced = run_user_code(
+            file,
+            "cannot be traced",
+            lambda: trace_model(model.model, self.keras, model.label, model.variables, tensors),
+        )
         if names := [n for n, v in model.variables.items() if id(v) in model.frozen]:
             traced["remarks"].append(f"the model does not train {shorten(', '.join(names), 200)}")
         return traced

@@ -25,7 +25,7 @@ BLOCK = re.compile(r"(.*?block_?\d+[a-z]?)_")
 # The layers whose rules read a mask, or that ignore it.
 MASKED = {
     *("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional"),
-    *("TimeDistributed", "GlobalAveragePooling1D"),
+    *("TimeDistributed", "GlobalAveragePooling1D", "MultiHeadAttention"),
 }
 # The names of axes of unknown length, for arrays and for images.
 AXES = {4: ("batch", "rows", "columns", "channels")}
@@ -127,6 +127,10 @@ class KerasTranslation:
             tensor = arrays[symbol.name]
             about = self.about(tensor, "")
             operand = self.builder.add("input", [], {"name": symbol.name}, **about)
+            if symbol.dtype == "bool" and about["kind"] == "index":
+                # A spec has integers for a mask.
+                operand = self.builder.node("!=", [operand, 0], about, kind="boolean")
+                tensor = self.keras.ops.cast(tensor, "bool")
             self.operands[id(symbol)], self.tensors[id(symbol)] = operand, tensor
         self.translate(graph)
         results = self.keras.tree.flatten(graph.outputs)
@@ -190,8 +194,10 @@ class KerasTranslation:
         keywords |= {n: False for n in ("training",) if n in keywords}
         results = self.keras.tree.flatten(layer(*arguments, **keywords))
         inputs = [self.operands[id(t)] for t in node.input_tensors]
-        about = self.about(results[0], layer.name)
-        rules = RULES if isinstance(layer, self.keras.layers.Layer) else OPERATIONS
+        is_layer = isinstance(layer, self.keras.layers.Layer)
+        named = f"layer {layer.name}" if is_layer or not node.place else ""
+        about = self.about(results[0], ", ".join(filter(None, (node.place, named))))
+        rules = RULES if is_layer else OPERATIONS
         rule = rules.get(kind)
         masks = masks_of(node) if kind not in MASKED else []
         made = None if rule is None or masks else rule(self, node, inputs, about)
@@ -243,13 +249,12 @@ class KerasTranslation:
         array = self.keras.ops.convert_to_numpy(value)
         return self.builder.add("constant", [], {}, **self.about(value, ""), values=array)
 
-    def about(self, tensor: Any, layer: str) -> dict[str, Any]:
+    def about(self, tensor: Any, place: str) -> dict[str, Any]:
         """Return shape, kind, modules and place of a tensor, as :meth:`GraphBuilder.add` takes
         them."""
         dtype = self.keras.backend.standardize_dtype(tensor.dtype)
         kind = "float" if "float" in dtype else "boolean" if dtype == "bool" else "index"
         shape = tuple(int(n) for n in tensor.shape)
-        place = f"layer {layer}" if layer else ""
         return {"shape": shape, "kind": kind, "modules": tuple(self.modules), "place": place}
 
     def weight(self, variable: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from harness.extend.models import Operand
 
 from .trace_rules import RULES, About, Result
@@ -22,12 +24,12 @@ def _attention(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Re
     query, value, *key = inputs
     if layer.use_scale or layer.score_mode != "dot":
         return None
-    if set(given) - {"use_causal_mask"}:
+    if set(given) - {"use_causal_mask", "training"}:
         return None
     attributes = {
         "scale": 1.0,
         "causal": "use_causal_mask" in given,
-        "keep": round(1 - layer.dropout, 12),
+        "keep": round(1 - layer.dropout, 12) if t.in_training(node) else 1.0,
         "width": about["shape"][-1],
     }
     return t.builder.add("attention", [query, *(key or [value]), value], attributes, **about)
@@ -37,11 +39,13 @@ def _attention(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Re
 def _heads(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     """Add dense layers around an attention whose heads are on axis 1."""
     layer, given = node.operation, _arguments(node)
-    known = {"query", "value", "key", "use_causal_mask"}
+    known = {"query", "value", "key", "use_causal_mask", "attention_mask", "training"}
     plain = layer._attention_axes in ((1,), [1]) and not set(given) - known
     if not plain or len(about["shape"]) != 3 or layer._use_gate:
         return None
-    query, value, *key = inputs
+    masks = [given[n] for n in ("attention_mask",) if n in given]
+    pairs = zip(node.input_tensors, inputs, strict=True)
+    query, value, *key = [x for tensor, x in pairs if all(tensor is not mask for mask in masks)]
     parts = (
         (query, layer._query_dense, layer._key_dim),
         (key[0] if key else value, layer._key_dense, layer._key_dim),
@@ -52,9 +56,12 @@ def _heads(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result
     batch, time, _ = about["shape"]
     width = layer._value_dim
     causal = "use_causal_mask" in given
-    keep = round(1 - layer._dropout, 12)
+    keep = round(1 - layer._dropout, 12) if t.in_training(node) else 1.0
     own = {"scale": layer._inverse_sqrt_key_dim, "causal": causal, "keep": keep}
     shape = (batch, count, time, width)
+    if masks:
+        heads.append(_mask(t, masks[0], causal, about))
+        own |= {"causal": False, "zero_if_empty": bool(layer._dropout)}
     made = t.builder.node("attention", heads, about, shape, **own, width=layer._key_dim)
     last = (batch, time, count, width)
     made = t.builder.node("permute", [made], about, last, axes=[0, 2, 1, 3])
@@ -65,6 +72,24 @@ def _heads(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result
     weights |= {"b": (dense.bias, "")} if layer._use_bias else {}
     settings = {"units": units, "bias": bool(layer._use_bias)}
     return t.layer("dense", [made], settings, weights, about)
+
+
+def _mask(t: Any, mask: Any, causal: bool, about: About) -> Operand:
+    """Add a mask ``[batch, time, other]``, also of later steps if ``causal``, with an axis for the
+    heads."""
+    made = t.operand(mask)
+    shape = list(t.builder.shape_of(made))
+    if t.keras.backend.standardize_dtype(mask.dtype) != "bool":
+        made = t.builder.node("!=", [made, 0], about, shape, "boolean")
+    if causal:
+        before = np.tril(np.ones(shape[-2:], bool))
+        own = {**about, "shape": before.shape, "kind": "boolean"}
+        earlier = t.builder.add("constant", [], {}, **own, values=before)
+        made = t.builder.node("&", [made, earlier], about, shape, "boolean")
+    if len(shape) > 3:
+        return made
+    wide = [*shape[:-2], 1, *shape[-2:]] if len(shape) == 3 else [1, 1, *shape]
+    return t.builder.node("reshape", [made], about, wide, "boolean")
 
 
 def _split(t: Any, x: Operand, dense: Any, heads: tuple[int, int], about: About) -> Operand:

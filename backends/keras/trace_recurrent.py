@@ -13,57 +13,92 @@ from .trace_rules import RULES, About, Result, activate, input_shape, masks_of
 @RULES.of("LSTM", "GRU", "SimpleRNN", "RNN")
 def _recurrent(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     layer = node.operation
+    if type(layer.cell).__name__ == "StackedRNNCells":
+        return _stacked(t, node, inputs, about)
     name = shipped(layer)
     if name is None or len(inputs) > 1 + len(masks_of(node)):
         return None
     batch, time, _ = shape = input_shape(t, node)
-    own, (x, *mask) = {**about, "shape": (batch, time, layer.cell.units)}, inputs
+    units = layer.cell.units
+    own, (x, *mask) = {**about, "shape": (batch, time, units)}, inputs
     if mask:
-        h = _masked(t, layer, inputs, own)
+        h = _loop(t, layer, layer.cell, inputs, own)
         if h is not None and layer.go_backwards:
             h = t.builder.node("reverse", [h], own)
     else:
         x = t.builder.node("reverse", [x], about, shape) if layer.go_backwards else x
         # The harness knows how Keras packs the weights of this layer.
-        h = recurrent_layer(t, name, x, layer.cell.units, layer.name, own)
-    if h is None or layer.return_sequences:
+        h = recurrent_layer(t, name, x, units, layer.name, own)
+    if h is None or (layer.return_sequences and not layer.return_state):
         return h
-    return t.builder.select(h, 1, -1, about)
+    last = {**about, "shape": (batch, units)}
+    end = t.builder.select(h, 1, -1, last)
+    if not layer.return_state:
+        return end
+    states = [end]
+    if name == "lstm" and mask:
+        return None
+    if name == "lstm":
+        # The results of the layer are y, h and c.
+        states.append(t.builder.node("result", [h], last, number=2))
+    return [h if layer.return_sequences else end, *states]
 
 
-def _masked(t: Any, layer: Any, inputs: Sequence[Operand], about: About) -> Operand | None:
-    """Add a loop that keeps its states at steps with a false mask; return None for a layer that has
-    no equations here. The results are in the order of time, also of a layer that goes backwards."""
-    step = STEPS.get(shipped(layer) or "")
+def _stacked(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
+    """Add a loop for each cell of ``StackedRNNCells``."""
+    layer = node.operation
+    if layer.return_state or layer.stateful or len(inputs) > 1:
+        return None
+    batch, time, _ = input_shape(t, node)
+    x = inputs[0]
+    for cell in layer.cell.cells:
+        own = {**about, "shape": (batch, time, cell.units)}
+        made = _loop(t, layer, cell, [x], own)
+        if made is None:
+            return None
+        x = made
+    if layer.return_sequences:
+        return t.builder.node("reverse", [x], about) if layer.go_backwards else x
+    return t.builder.select(x, 1, 0 if layer.go_backwards else -1, about)
+
+
+def _loop(t: Any, layer: Any, cell: Any, inputs: Sequence[Operand], about: About) -> Operand | None:
+    """Add a loop over a sequence, and over a mask: the loop keeps its states where the mask is
+    false. Return None for a cell that has no equations here. The results are in the order of time,
+    also of a layer that goes backwards."""
+    kind = shipped_cell(cell) or ""
+    step = STEPS.get(kind)
     if step is None:
         return None
     batch, _, units = about["shape"]
     features = t.builder.shape_of(inputs[0])[-1]
     # The loop has a graph of its own.
     body, place = GraphBuilder("", {}), dict[str, Any](shape=(batch, units))
-    names = ["h", "c"] if shipped(layer) == "lstm" else ["h"]
+    names = ["h", "c"] if kind == "lstm" else ["h"]
     states = [body.add("input", [], {"name": n}, **place) for n in names]
     x = body.add("input", [], {"name": "x"}, shape=(batch, features))
-    mask = body.add("input", [], {"name": "mask"}, shape=(batch,), kind="boolean")
     weights = [
         body.add("weight", [], {"name": t.names[id(v)]}, shape=v.shape)
-        for v in (layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias)
+        for v in (cell.kernel, cell.recurrent_kernel, cell.bias)
     ]
-    inside = body.node("reshape", [mask], place, (batch, 1), "boolean")
-    after = [
-        body.node("where", [inside, new, old], place)
-        for new, old in zip(step(body, x, states, weights, place), states, strict=True)
-    ]
+    after, masked = step(body, x, states, weights, place), len(inputs) > 1
+    if masked:
+        mask = body.add("input", [], {"name": "mask"}, shape=(batch,), kind="boolean")
+        inside = body.node("reshape", [mask], place, (batch, 1), "boolean")
+        after = [
+            body.node("where", [inside, new, old], place)
+            for new, old in zip(after, states, strict=True)
+        ]
     attributes = {
-        "name": f"Masked{type(layer.cell).__name__.removesuffix('Cell')}",
+        "name": f"{'Masked' if masked else ''}{type(cell).__name__.removesuffix('Cell')}",
         "body": body.graph["nodes"],
         "states": [[n, r, 0.0] for n, r in zip(names, after, strict=True)],
-        "over": ["x", "mask"],
+        "over": ["x", "mask"] if masked else ["x"],
         "output": after[0],
         "reverse": bool(layer.go_backwards),
     }
     h = t.builder.add("scan", inputs, attributes, **about)
-    if not layer.zero_output_for_mask:
+    if not (masked and layer.zero_output_for_mask):
         return h
     shape = (*about["shape"][:2], 1)
     column = t.builder.node("reshape", [inputs[1]], about, shape, "boolean")
@@ -156,11 +191,15 @@ def recurrent_layer(t: Any, name: str, x: Operand, units: int, owner: str, about
 
 def shipped(layer: Any) -> str | None:
     """Return the shipped layer of a recurrent layer, or None if it has other settings or cells."""
-    cell = layer.cell
+    return None if layer.stateful else shipped_cell(layer.cell)
+
+
+def shipped_cell(cell: Any) -> str | None:
+    """Return the shipped layer of a cell, or None if it has other settings."""
     name = {"LSTMCell": "lstm", "GRUCell": "gru", "SimpleRNNCell": "simple_rnn"}.get(
         type(cell).__name__
     )
-    if name is None or layer.return_state or layer.stateful:
+    if name is None:
         return None
     functions = [cell.activation.__name__]
     functions += [] if name == "simple_rnn" else [cell.recurrent_activation.__name__]
@@ -178,13 +217,13 @@ def _bidirectional(t: Any, node: Any, inputs: Sequence[Operand], about: About) -
     if name not in ("lstm", "gru_reset_after") or shipped(back) != name:
         return None
     plain = layer.merge_mode == "concat" and inner.units == back.units
-    if not plain or len(inputs) > 1 + len(masks_of(node)):
+    if not plain or inner.return_state or len(inputs) > 1 + len(masks_of(node)):
         return None
     batch, time = input_shape(t, node)[:2]
     units, own = inner.units, {**about, "shape": (batch, time, 2 * inner.units)}
     if len(inputs) > 1:
         one = {**about, "shape": (batch, time, units)}
-        ways = [_masked(t, way, inputs, one) for way in (inner, back)]
+        ways = [_loop(t, way, way.cell, inputs, one) for way in (inner, back)]
         h = t.builder.node("concat", ways, own, axis=2)
     else:
         h = recurrent_layer(t, f"bidirectional_{name}", inputs[0], units, layer.name, own)

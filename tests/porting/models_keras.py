@@ -138,8 +138,7 @@ def refused() -> Any:
     words = keras.Input((7,), dtype="int32", name="words")
     h = layers.Embedding(11, 4, mask_zero=True)(words)
     h = layers.BatchNormalization()(layers.GaussianNoise(0.5)(h))
-    stacked = layers.RNN(layers.StackedRNNCells([layers.LSTMCell(3), layers.GRUCell(3)]))(h)
-    return keras.Model(words, [*layers.LSTM(3, return_state=True)(h), stacked])
+    return keras.Model(words, layers.LSTM(3, return_state=True)(h))
 
 
 class Residual(layers.Layer):  # type: ignore[misc]
@@ -267,3 +266,55 @@ class Untrained(Fixed):
     def call(self, x: Any) -> Any:
         """Return the model's output."""
         return self.drop(self.norm(self.up(x)))
+
+
+class Inverse(Fixed):
+    """A model with an operation without a rule."""
+
+    def call(self, x: Any) -> Any:
+        """Return the model's output."""
+        h = self.up(x)
+        return keras.ops.erfinv(h)
+
+
+class Signed(Fixed):
+    """A model whose operations depend on a value."""
+
+    def call(self, x: Any) -> Any:
+        """Return the model's output."""
+        h = self.up(x)
+        if keras.ops.sum(h) > 0:
+            h = -h
+        return h
+
+
+def stacked() -> Any:
+    """Loops over stacked cells, also from the last step to the first."""
+    x = keras.Input((7, 4), name="x")
+    cells = [layers.LSTMCell(3), layers.GRUCell(5)]
+    h = layers.RNN(layers.StackedRNNCells(cells), return_sequences=True)(x)
+    cells = [layers.SimpleRNNCell(3), layers.LSTMCell(3)]
+    return keras.Model(x, [h, layers.RNN(layers.StackedRNNCells(cells), go_backwards=True)(h)])
+
+
+def states() -> Any:
+    """Recurrent layers that also return their final states."""
+    x = keras.Input((None, 4), name="x")
+    y, h, c = layers.LSTM(3, return_sequences=True, return_state=True)(x)
+    z, last = layers.GRU(5, return_state=True)(y)
+    return keras.Model(x, [y, h, c, z, last])
+
+
+def attending() -> Any:
+    """Attention with a mask, also with a causal mask, and with dropout."""
+    x, mask = keras.Input((None, 6), name="x"), keras.Input((None, None), dtype="bool", name="mask")
+    h = layers.MultiHeadAttention(2, 3)(x, x, attention_mask=mask)
+    h = layers.MultiHeadAttention(2, 3)(h, h, attention_mask=mask, use_causal_mask=True)
+    return keras.Model([x, mask], layers.Dropout(0.1)(h))
+
+
+def heads() -> Any:
+    """Attention with dropout, and a mask that is also causal."""
+    x, mask = keras.Input((None, 6), name="x"), keras.Input((None, None), dtype="bool", name="mask")
+    attend = layers.MultiHeadAttention(2, 3, dropout=0.1)
+    return keras.Model([x, mask], attend(x, x, attention_mask=mask, use_causal_mask=True))

@@ -18,7 +18,13 @@ MODELS = Path(__file__).with_name("models_keras.py")
 
 
 # The layers of the model ``refused``.
-NAMES = ("GaussianNoise", "BatchNormalization", "LSTM", "RNN")
+NAMES = ("GaussianNoise", "BatchNormalization", "LSTM")
+
+
+def line_of(text: str) -> int:
+    """Return the number of the line of the models that has a text."""
+    lines = MODELS.read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
 
 
 def port(folder: Path, name: str, *options: str, code: int = 0) -> dict[str, Any]:
@@ -93,6 +99,35 @@ def test_sequential_model_keeps_its_names(tmp_path: Path) -> None:
 def test_layers_without_a_rule_are_named_all_at_once(tmp_path: Path) -> None:
     refused = port(tmp_path, "refused", code=2)["error"]
     assert all(f"keras.{n}" in refused for n in NAMES)
+    assert f"models_keras.py:{line_of('GaussianNoise(0.5)')}, layer gaussian_noise: " in refused
+
+
+def test_lines_of_a_call_that_cannot_be_traced_are_named(tmp_path: Path) -> None:
+    inputs = ("--input", "x=batch,6")
+    refused = port(tmp_path, "Inverse", *inputs, code=2)["error"]
+    assert f"models_keras.py:{line_of('ops.erfinv')}: keras.Erfinv" in refused
+    assert (
+        f"(line {line_of('if keras.ops.sum')})"
+        in port(tmp_path, "Signed", *inputs, code=2)["error"]
+    )
+
+
+@pytest.mark.parametrize("name", ["stacked", "states"])
+def test_recurrent_layers_are_ported_with_proof(tmp_path: Path, name: str) -> None:
+    assert port(tmp_path, name)["proved"] is True
+    spec = yaml.safe_load(next((tmp_path / "port").glob("*.yaml")).read_text())
+    assert len(spec["outputs"]) == (5 if name == "states" else 2)
+    assert len(spec["layers"]) == (2 if name == "states" else 4)
+
+
+@pytest.mark.parametrize("name", ["attending", pytest.param("heads", marks=pytest.mark.thorough)])
+def test_attention_with_a_mask_is_ported_with_proof(tmp_path: Path, name: str) -> None:
+    options = ("--input", "x=batch,time,6", "--input", "mask=batch,time,time:2")
+    assert port(tmp_path, name, *options)["proved"] is True
+    equations = yaml.safe_load((tmp_path / "port" / f"{name}.yaml").read_text())["equations"]
+    assert "mask != 0" in equations
+    assert equations.count("arange(time)") >= 2
+    assert "dropout" in equations
 
 
 def test_model_and_layers_with_a_call_of_their_own_are_ported(tmp_path: Path) -> None:
@@ -165,8 +200,7 @@ def test_frozen_batch_norms_are_proved_in_training_mode(tmp_path: Path, name: st
 def test_other_training_modes_are_not_compared(tmp_path: Path, name: str) -> None:
     ported = port(tmp_path, name, "--input", "x=batch,6")
     assert ported["proved"] is True
-    lines = MODELS.read_text().splitlines()
-    number = next(n for n, text in enumerate(lines, 1) if "keras.random.normal" in text)
+    number = line_of("keras.random.normal")
     proof = (tmp_path / "port" / "README.md").read_text().replace("\\", "")
     assert (f"training mode (models_keras.py:{number}: " in proof) == (name == "Shaken")
     assert f"| {ITEMS['outputs']} |" not in proof
