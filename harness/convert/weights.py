@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -241,7 +242,7 @@ def load(path: str | Path, kind: FileKind = kinds.WEIGHTS) -> Weights:
         # Read only the start first, because a file of another kind may be large.
         head = read_head(path, kinds.HEAD)
         _check_start(name, Path(path), head, kind)
-        _check_bytes(name, read_pieces(path, MAX_WEIGHTS, kind.name))
+        _check_bytes(name, Path(path), read_pieces(path, MAX_WEIGHTS, kind.name))
     except FileFault as error:
         raise WeightsError(f"cannot read the weights {name!r}: {error.reason}; {GIVE}") from None
     try:
@@ -392,23 +393,14 @@ def _check_start(name: str, path: Path, head: bytes, kind: FileKind) -> None:
         raise WeightsError(f"{name!r} is {other_kind.name}, not {kind.name}; {GIVE}")
 
 
-def _check_bytes(name: str, pieces: Iterator[bytes]) -> None:
+def _check_bytes(name: str, path: Path, pieces: Iterator[bytes]) -> None:
     first = next(pieces)
     stated = first[DIGEST].decode("ascii", "replace")
-    size = len(first)
-
-    def zeroed() -> Iterator[bytes]:
-        nonlocal size
-        yield from (first[: DIGEST.start], ZEROS.encode(), first[DIGEST.stop :])
-        for piece in pieces:
-            size += len(piece)
-            yield piece
-
-    actual = digest(zeroed())
+    actual = digest(chain((first[: DIGEST.start], ZEROS.encode(), first[DIGEST.stop :]), pieces))
     if stated != actual:
         raise WeightsError(
-            f"the weights {name!r} are damaged or cut off: {size:,} bytes with sha256 "
-            f"{actual}, but the header says {stated}; use another copy, or {GIVE}"
+            f"the weights {name!r} are damaged or cut off: {path.stat().st_size:,} bytes with "
+            f"sha256 {actual}, but the header says {stated}; use another copy, or {GIVE}"
         )
 
 

@@ -269,10 +269,9 @@ def _real(own: Sequence[Cell]) -> str:
     found = {(c.spec, c.mode, c.backend): c for c in own}
     for name, mode in dict.fromkeys((c.spec, c.mode) for c in own):
         real = REAL[name]
-        named = {"batch": real.batch, "time": real.time, **real.sizes}
-        sizes = ", ".join(f"{size} {number}" for size, number in named.items() if number)
+        sizes = f"batch {real.batch}" + (f", time {real.time}" if real.time else "")
         row = [
-            f"{_ratio(cell)}, {cell.memory_ratio:.2f}" if cell and cell.measured else "no speed"
+            f"{_ratio(cell)}, {cell.memory_ratio:.2f}" if cell else "not measured"
             for cell in (found.get((name, mode, backend)) for backend in backends)
         ]
         lines.append(f"| {name} | {sizes} | {mode} | {' | '.join(row)} |")

@@ -64,7 +64,7 @@ MODELS: Mapping[str, Sizes] = {
 REAL: Mapping[str, RealSize] = {
     "nanoGPT": RealSize("gpt", 4, 256, MODES, _gpt(65, 6, 6, 256)),
     "GPT-2 small": RealSize("gpt", 1, 256, ("forward",), _gpt(50257, 12, 12, 1024)),
-    "ResNet-50": RealSize("resnet50", 8, None, MODES, {"last_side": 2}),
+    "ResNet-50": RealSize("resnet50", 8, None, ("forward",), {"last_side": 2}),
     "LSTM": RealSize("lstm_language_model", 20, 35, MODES, {}),
 }
 REAL_BACKENDS = ("torch", "jax")
