@@ -7,7 +7,7 @@ from dataclasses import replace
 from harness.errors import UsageError, check_known
 from harness.language.library import Library, content
 from harness.language.model import load_spec
-from harness.language.schema import Loss
+from harness.language.schema import Input, Loss
 from harness.porting.spec import PortedSpec
 
 
@@ -32,7 +32,8 @@ def add_loss(spec: PortedSpec, name: str, loss: str) -> PortedSpec:
         raise UsageError(f"--loss {loss}: the loss must compare one output of floats with a target")
     shape = [str(dim) for dim in program.type_of(output).shape]
     entry = f"{{shape: [{', '.join(shape)}]}}"
-    if getattr(list(inputs.values())[1], "index", None) is not None:
+    target_input = list(inputs.values())[1]
+    if isinstance(target_input, Input) and target_input.index is not None:
         if not shape:
             raise UsageError(f"--loss {loss}: the output {output.name} has no axis of classes")
         entry = f"{{shape: [{', '.join(shape[:-1])}], index: {shape[-1]}}}"
