@@ -30,6 +30,7 @@ from harness.program.signature import index_names
 from harness.runtime import plugins
 from harness.worker import exchange
 from harness.worker.answers import Forms
+from harness.worker.process import exit_cause
 from harness.worker.remote import WorkerFault, call_or_raise
 from harness.worker.worker import Worker
 
@@ -192,14 +193,16 @@ def _compare_alone(
 
 def run_alone(name: str, python: str | None, timeout: float) -> Callable[[Path], str]:
     """Return a function that runs a Python file with the framework ``name``, and returns what the
-    file printed."""
+    file printed. If a signal ended the process, or its time ran out, the last line says so."""
     python = shutil.which(python or sys.executable) or sys.executable
     variables = plugins.environment(name) if name in plugins.available() else {}
 
     def run(file: Path) -> str:
         command = [python, "-P", str(file)]
         ended = exchange.run(command, {**variables, **os.environ}, timeout, None)
-        return f"{ended.printed} {ended.cause}".strip()
+        crashed = ended.code is not None and ended.code < 0
+        cause = f"the process ended with {exit_cause(ended.code, '')}" if crashed else ended.cause
+        return f"{ended.printed}\n{cause}".strip()
 
     return run
 

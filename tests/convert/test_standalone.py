@@ -93,3 +93,13 @@ def test_an_export_that_imports_the_harness_fails(
 ) -> None:
     with pytest.raises(CouldNotRun, match="harness"):
         compared(tmp_path, export, f"import harness\n{SOURCE}")
+
+
+def test_a_signal_that_ended_an_export_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "ended.py"
+    file.write_text(
+        "import os, signal\nprint('begun', flush=True)\nos.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    printed = run_alone("numpy", None, 60.0)(file).splitlines()
+    assert printed[0] == "begun"
+    assert "SIGSEGV" in printed[-1]
