@@ -160,6 +160,8 @@ def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
 SHOWN = 5
 FLOATS = ("float32", "float64")
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
+# The starts of dtypes of safetensors that numpy has only if, for example, JAX has loaded ml_dtypes.
+EXTENSIONS = ("BF", "F4_", "F6_", "F8_")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from harness.arrays import Array, ArrayDict
-from harness.convert.archive import FLOATS, INTEGERS
+from harness.convert.archive import EXTENSIONS, FLOATS, INTEGERS
 from harness.errors import HarnessError, SpecError, UsageError, did_you_mean, shorten
 from harness.files import kinds
 from harness.files.atomic import write_whole
@@ -418,10 +418,10 @@ def _arrays(path: Path) -> ArrayDict:
     arrays: ArrayDict = {}
     with safe_open(path, "numpy") as file:
         for name in file.keys():  # noqa: SIM118 (a file has no iterator)
-            try:
-                arrays[name] = file.get_tensor(name)
-            except (TypeError, AttributeError):
-                raise WrongDtype(name, str(file.get_slice(name).get_dtype())) from None
+            dtype = str(file.get_slice(name).get_dtype())
+            if dtype.startswith(EXTENSIONS):
+                raise WrongDtype(name, dtype)
+            arrays[name] = file.get_tensor(name)
     return arrays
 
 
