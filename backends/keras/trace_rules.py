@@ -164,10 +164,7 @@ def _batch_norm(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> R
     }
     if not (layer.trainable and t.in_training(node)):
         mean, variance = (t.weight(weights[n]) for n in ("moving_mean", "moving_variance"))
-        few = {**about, "shape": t.builder.shape_of(variance)}
-        root = t.builder.node("sqrt", [t.builder.node("+", [variance, layer.epsilon], few)], few)
-        centered = t.builder.node("-", [inputs[0], mean], about)
-        scaled = t.builder.node("/", [centered, root], about)
+        scaled = t.builder.standardized(inputs[0], mean, variance, layer.epsilon, about)
         for op, weight in (("*", layer.gamma), ("+", layer.beta)):
             scaled = t.builder.node(op, [scaled, t.weight(weight)], about)
         return scaled

@@ -213,10 +213,8 @@ def _fixed_norm(t: TorchTranslation, a: OperatorArguments, about: dict[str, Any]
     """Add a batch norm whose statistics are constants: its module stays in evaluation mode."""
     a.read.add("momentum")
     mean, variance, *weights = _over_channels(t, a, about, "running_mean", "running_var")
-    one = {**about, "shape": t.builder.shape_of(variance)}
-    below = t.builder.node("sqrt", [t.builder.node("+", [variance, a["eps"]], one)], one)
-    centered = t.builder.node("-", [a["input"], mean], about)
-    return _scale(t, t.builder.node("/", [centered, below], about), weights, about)
+    scaled = t.builder.standardized(a["input"], mean, variance, a["eps"], about)
+    return _scale(t, scaled, weights, about)
 
 
 @RULES.of("dropout")

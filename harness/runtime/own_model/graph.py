@@ -195,6 +195,20 @@ class GraphBuilder:
         kept = self.layer("dropout", [ones], {"keep": keep}, {}, few)
         return self.node("*", [value, kept], about)
 
+    def standardized(
+        self,
+        value: Operand,
+        mean: Operand,
+        variance: Operand,
+        epsilon: float,
+        about: Mapping[str, Any],
+    ) -> str:
+        """Add ``(value - mean) / sqrt(variance + epsilon)`` and return its name: a batch norm whose
+        statistics are constants, without its weights."""
+        few = {**about, "shape": self.shape_of(variance)}
+        root = self.node("sqrt", [self.node("+", [variance, epsilon], few)], few)
+        return self.node("/", [self.node("-", [value, mean], about), root], about)
+
     def reshape(self, value: Operand, about: Mapping[str, Any]) -> Operand:
         """Add a reshape and return its name; if reshapes lead back to a value, return the value."""
         source = value
