@@ -404,15 +404,11 @@ def _check_bytes(name: str, path: Path, pieces: Iterator[bytes]) -> None:
         )
 
 
-class WrongDtype(TypeError):
-    """Error: numpy has no such dtype. The arguments are the names of the tensor and the dtype."""
-
-
 def _arrays(path: Path) -> ArrayDict:
     """Read all tensors of a file. The file is mapped into memory, so its bytes are not there twice.
 
     Raises:
-        WrongDtype: numpy does not have the dtype of a tensor.
+        WeightsError: numpy does not have the dtype of a tensor.
         Exception: of a type in :data:`MALFORMED`; the content is malformed.
     """
     arrays: ArrayDict = {}
@@ -420,7 +416,7 @@ def _arrays(path: Path) -> ArrayDict:
         for name in file.keys():  # noqa: SIM118 (a file has no iterator)
             dtype = str(file.get_slice(name).get_dtype())
             if dtype.startswith(EXTENSIONS):
-                raise WrongDtype(name, dtype)
+                raise _wrong_dtype(displayed(path), name, dtype)
             arrays[name] = file.get_tensor(name)
     return arrays
 
@@ -483,8 +479,6 @@ def load_plain(path: str | Path, integers: Container[str] | None = ()) -> ArrayD
         )
     try:
         arrays = _arrays(Path(path))
-    except WrongDtype as error:
-        raise _wrong_dtype(name, *error.args) from None
     except MALFORMED as error:
         raise WeightsError(f"{name!r} contains no weights: {shorten(reason_of(error))}") from None
     for tensor, array in arrays.items():
