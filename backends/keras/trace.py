@@ -175,11 +175,11 @@ class KerasTranslation:
         inner = functional(layer)
         arguments, keywords = node.arguments.fill_in(self.tensors)
         is_graph = hasattr(inner, "_nodes_by_depth")
-        if not is_graph and kind not in RULES and getattr(layer, "_layers", None):
-            inner = None
-        if is_graph or inner is None:
+        has_own_call = not is_graph and kind not in RULES and getattr(layer, "_layers", None)
+        if is_graph or has_own_call:
             self.training = self.in_training(node)
-            inner = inner or self.graph_of_call(layer, arguments, keywords)
+            if has_own_call:
+                inner = self.graph_of_call(layer, arguments, keywords)
             self._nested(node, layer, inner, symbols)
             self.training = mode
             return
@@ -191,7 +191,8 @@ class KerasTranslation:
             self.modules = [*before, (path, "Dropout")]
             self.builder.graph["names"][path] = self.paths.get(id(layer), path)
         # In training mode, a call would update moving statistics.
-        keywords |= {n: False for n in ("training",) if n in keywords}
+        if "training" in keywords:
+            keywords["training"] = False
         results = self.keras.tree.flatten(layer(*arguments, **keywords))
         inputs = [self.operands[id(t)] for t in node.input_tensors]
         is_layer = isinstance(layer, self.keras.layers.Layer)

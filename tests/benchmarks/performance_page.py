@@ -54,7 +54,7 @@ def render(record: Record) -> str:
     usual = [c for c in everything if not c.path and c.backend != "python"]
     models = [c for c in usual if c.of_models]
     lesson6 = [c for c in usual if not c.group]
-    real = [c for c in usual if c.spec in REAL]
+    real = [c for c in usual if c.group == "real sizes"]
     parts = [_head(record, usual) + _untimed(usual), _targets(record), _ratios(lesson6)]
     if derived := [c for c in everything if c.path == "derived"]:
         parts.append(_derived(derived))

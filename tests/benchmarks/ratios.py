@@ -174,7 +174,8 @@ def _listed_batches(context: Any, parameter: Any, text: str | None) -> tuple[int
 
 
 def _known_systems(_context: Any, _parameter: Any, given: Sequence[str]) -> tuple[str, ...]:
-    """Those that are named; ``models`` stands for all models, ``real`` for those of real size."""
+    """Return the named systems. ``models`` stands for all shipped models, and ``real`` for all
+    models of real size."""
     lists: Mapping[str, Iterable[str]] = {"models": MODELS, "real": REAL}
     found = tuple(dict.fromkeys(n for name in given for n in lists.get(name, (name,))))
     unknown = [name for name in found if name not in (*SYSTEMS, *MODELS, *REAL)]

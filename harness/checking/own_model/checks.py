@@ -126,14 +126,13 @@ class ModelContext:
         results = [n for n in result_ports(program, "forward") if "statistics." not in n]
         missing = [n.removeprefix("output.") for n in results if n not in self.results]
         rejected, reason = self._noise_trial
+        because = f": {reason}" if reason else ""
         groups = (
-            ("noise not accepted", rejected),
-            ("state not accepted", state),
-            ("results not returned", missing if self.results else []),
+            ("noise not accepted", rejected, because),
+            ("state not accepted", state, ""),
+            ("results not returned", missing if self.results else [], ""),
         )
-        parts = [f"{what} ({', '.join(names)})" for what, names in groups if names]
-        if reason and rejected:
-            parts[0] = f"{parts[0][:-1]}: {reason})"
+        parts = [f"{what} ({', '.join(names)}{why})" for what, names, why in groups if names]
         mode = f"training mode ({reason})" if reason and not rejected else "training mode"
         trains = self.has_training or not (self.trains or self.case.training.new_statistics)
         parts += [] if trains else [mode]
