@@ -1,6 +1,6 @@
 """Measurement of how often ``harness check --against`` names a planted mistake.
 
-    python tests/named_mistakes.py             # all models: writes the table of docs/own-model.md
+    python tests/named_mistakes.py             # all models: updates docs/own-model.md
     python tests/named_mistakes.py lstm ...    # some models: prints each answer
 
 The models and the mistakes are in ``tests/mistakes``. A mistake is a class of a model. It is named
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -80,21 +81,21 @@ def answers(models: list[str]) -> Iterator[Answer]:
             yield answer(service, model, mistake)
 
 
-def write_table(every: list[Answer]) -> None:
-    """Replace the table of the page by the numbers of these answers."""
-    rows = ["| model | mistakes | named |", "|---|---|---|"]
-    for model, entry in MODELS.items():
-        named = [a.is_named for a in every if a.model == model]
-        rows.append(f"| {entry['title']} | {len(named)} | {sum(named)} |")
-    rows.append(f"| **all** | {len(every)} | {sum(a.is_named for a in every)} |")
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(MARK)
-    table = "\n".join(rows)
-    PAGE.write_text(f"{before}{MARK}\n{table}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+def write_numbers(every: list[Answer]) -> None:
+    """Replace the numbers of the page by the numbers of these answers."""
+    titles = [entry["title"] for entry in MODELS.values()]
+    named = sum(a.is_named for a in every)
+    text = f"The check named {named} of {len(every)} mistakes, in {', '.join(titles[:-1])}"
+    text += f" and {titles[-1]}."
+    if missed := [f"`{a.model}.{a.mistake}`" for a in every if not a.is_named]:
+        text += f" Not named: {', '.join(missed)}."
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
+    lines = textwrap.fill(text, 120)
+    PAGE.write_text(f"{before}{MARK}\n{lines}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 def main() -> None:
-    """Print each answer, and write the table if all models are checked."""
+    """Print each answer, and update the page if all models are checked."""
     every = []
     for each in answers(sys.argv[1:] or list(MODELS)):
         every.append(each)
@@ -103,7 +104,7 @@ def main() -> None:
         print(f"  {each.text}", flush=True)
     print(f"{sum(a.is_named for a in every)} of {len(every)} mistakes are named")
     if not sys.argv[1:]:
-        write_table(every)
+        write_numbers(every)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 ``python tests/benchmarks/record_writers.py measure`` lets 1, 2, 4 and 8 processes append the cells
 of a real check to one file, under other names, and reads what is there; ``page`` writes the
-tables of docs/many-machines.md from what it found.
+sentences of docs/many-machines.md from what it found.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import tempfile
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -29,7 +30,6 @@ from harness.results.lines import End, Result
 from harness.runtime.memory import peak
 
 RECORD = Path(__file__).with_suffix(".json")
-MANY = 10_000_000
 Lines = list[dict[str, Any]]
 
 
@@ -125,43 +125,27 @@ def measure(cells: int, writers: tuple[int, ...]) -> None:
     write_whole(RECORD, (json.dumps(found, indent=1) + "\n").encode())
 
 
-def tables(found: Mapping[str, Any]) -> str:
-    """What several writers do, and what a result costs."""
-    rows = [
-        f"| {run['writers']} | {run['cells']:,} | {run['cells_per_second']:,.0f} "
-        f"| {run['lost']} / {run['twice']} |"
-        for run in found["runs"]
-    ]
-    read = found["reading"]
-    count = read["results"]
-    each = {name: read[name] / count for name in ("bytes", "seconds", "memory")}
-    return "\n".join(
-        [
-            "| appending processes | cells | cells per second | lost / duplicate cells |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-            f"| | {count:,} results | per result | {MANY:,} results, extrapolated |",
-            "|---|---|---|---|",
-            f"| size | {read['bytes'] / 2**20:,.0f} MiB | {each['bytes'] / 1024:.1f} KiB "
-            f"| {each['bytes'] * MANY / 2**30:.1f} GiB |",
-            f"| time to read and validate | {read['seconds']:.1f} s of a processor "
-            f"| {each['seconds'] * 1e6:.0f} µs | {each['seconds'] * MANY / 60:.0f} minutes |",
-            f"| peak memory of the reader | {read['memory'] / 2**30:.2f} GiB "
-            f"| {each['memory'] / 1024:.1f} KiB | {each['memory'] * MANY / 2**30:.0f} GiB |",
-            "",
-            f"A record file can have up to {MAX_RECORDS / 2**30:.0f} GiB, which is "
-            f"{MAX_RECORDS / each['bytes'] / 1e6:.1f} million results. "
-            f"During the measurement, the load of the machine was\n{found['load']:.1f}.",
-            "",
-        ]
+def sentences(found: Mapping[str, Any]) -> str:
+    """Return the text of the page: the speed of several writers, and the cost of a result."""
+    runs, read = found["runs"], found["reading"]
+    rates = [run["cells_per_second"] for run in runs]
+    lost, twice = (sum(run[name] for run in runs) for name in ("lost", "twice"))
+    each = {name: read[name] / read["results"] for name in ("bytes", "seconds", "memory")}
+    text = (
+        f"{runs[0]['writers']} to {runs[-1]['writers']} processes append {min(rates):,.0f} to "
+        f"{max(rates):,.0f} cells per second to one file, with {lost} lost and {twice} duplicate "
+        f"cells. A result takes {each['bytes'] / 1024:.1f} KiB of the file. The reader needs "
+        f"{each['seconds'] * 1e6:.0f} µs and {each['memory'] / 1024:.1f} KiB of memory for a "
+        f"result. A record file can have up to {MAX_RECORDS / 2**30:.0f} GiB, which is "
+        f"{MAX_RECORDS / each['bytes'] / 1e6:.1f} million results."
     )
+    return textwrap.fill(text, 120) + "\n"
 
 
 @main.command()
 def page() -> None:
-    """Write the tables of the page."""
-    put("many-machines.md", "record writers", tables(json.loads(RECORD.read_text())))
+    """Write the sentences of the page."""
+    put("many-machines.md", "record writers", sentences(json.loads(RECORD.read_text())))
 
 
 if __name__ == "__main__":

@@ -183,10 +183,8 @@ def row(figures: Mapping[str, Any]) -> str:
     where = f"{figures['nodes']} nodes" if figures["nodes"] > 1 else "1 node"
     beside = figures["overhead_seconds"]
     return (
-        f"| {where if figures['nodes'] else 'without Ray'} | {figures['cells']:,} "
-        f"| {figures['cells_per_second']:.0f} | {figures['own_seconds'] * 1e3:.1f} ms "
-        f"| {'-' if beside is None else f'{beside * 1e3:.1f} ms'} | {grown} "
-        f"| {figures['lost']} / {figures['twice']} | {figures['load']:.1f} |"
+        f"| {where if figures['nodes'] else 'without Ray'} | {figures['cells_per_second']:.0f} "
+        f"| {'' if beside is None else f'{beside * 1e3:.1f} ms'} | {grown} |"
     )
 
 
@@ -195,12 +193,15 @@ def page() -> None:
     """Write the table of the page."""
     found = json.loads(RECORD.read_text())
     head = (
-        "| | cells | cells per second | computation per cell | overhead per cell "
-        "| MiB of driver / node's process | lost / duplicate cells | load |\n"
-        f"{'|---' * 8}|\n"
+        "| | cells per second | overhead per cell | MiB of driver / node's process |\n"
+        f"{'|---' * 4}|\n"
     )
     table = head + "".join(f"{row(found[key])}\n" for key in sorted(found, key=int))
-    put("many-machines.md", "tiny cells", table)
+    cells, lost, twice = (
+        sum(run[name] for run in found.values()) for name in ("cells", "lost", "twice")
+    )
+    text = f"\nOf {cells:,} cells, {lost} were lost and {twice} duplicated.\n"
+    put("many-machines.md", "tiny cells", table + text)
 
 
 if __name__ == "__main__":
