@@ -3,8 +3,9 @@
 If the Python array API standard (2024.12) has the same function, the primitive has the standard's
 name and meaning. The standard lacks ``segment_sum``, ``one_hot``, ``constant``, ``extent``,
 ``stop_gradient`` and ``scan``. A backend must implement all primitives in :data:`TABLE`. Primitives
-in :data:`OFFERED` are optional: a backend without them cannot run models that need them. Backends
-do not implement ``constant``, ``extent``, ``scan`` and ``call``.
+in :data:`OFFERED` are optional. A backend without them cannot run models that need them, except for
+primitives in :data:`DERIVABLE`. Backends do not implement ``constant``, ``extent``, ``scan`` and
+``call``.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ OFFERED: Mapping[str, str] = {
     "argsort": "indices that sort the last axis ascending; ties keep their order, NaN is last",
 }
 EVERY: Mapping[str, str] = {**TABLE, **OFFERED}
+# Optional primitives that the harness makes from required primitives if a backend lacks them.
+DERIVABLE = ("windows", "overlap_add")
 # Elementwise primitives: each entry of the result depends on one entry of each operand.
 UNARY = ("exp", "log", "tanh", "sqrt", "negative", "erf", "sin", "cos", "floor")
 BINARY = ("add", "subtract", "multiply", "divide", "power")

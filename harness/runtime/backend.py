@@ -22,6 +22,7 @@ from harness.program.ir import Program
 from harness.program.plan import Plan
 from harness.program.primitives import EVERY
 from harness.program.updates import UpdateRule
+from harness.runtime.derived_primitives import complete_table
 from harness.runtime.interpreter import Interpreter, Loop, Step, Table, loop, stack
 from harness.runtime.native import (
     Advance,
@@ -203,7 +204,9 @@ class Backend(ABC):
             ``plan.carried.values()``, but into no other input. Outputs are valid until the next
             call.
         """
-        table = with_products_in({**self.primitives, **self.fused}, plan.products)
+        lacking = self.lacks(plan.products or plan.dtype)
+        table = complete_table(self.primitives, lacking, self.tensor, plan.dtype)
+        table = with_products_in({**table, **self.fused}, plan.products)
         return plan_script(plan, table, self.tensor, self.scan)
 
     def compile_plan(self, plan: Plan) -> Callable[[Tensors], Tensors]:

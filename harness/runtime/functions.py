@@ -20,6 +20,7 @@ from harness.program.updates import SCALE
 from harness.runtime import promises, updates
 from harness.runtime.backend import Backend
 from harness.runtime.claimed_calls import VARIABLES, claimed_call, claims, merge_chains
+from harness.runtime.derived_primitives import complete_table
 from harness.runtime.interpreter import (
     Claimed,
     Interpreter,
@@ -92,7 +93,9 @@ class Functions:
         self.backend, self.path = backend, path
         # TF32, bfloat16 and float16 are dtypes of products; stored tensors are float32.
         self.dtype, self.products = host_dtype(dtype), narrow(dtype)
-        self.table = with_products_in(with_loose(backend.primitives, backend.fused), self.products)
+        lacking = backend.lacks(dtype)
+        table = complete_table(backend.primitives, lacking, backend.tensor, dtype)
+        self.table = with_products_in(with_loose(table, backend.fused), self.products)
         # Gradients are often too small for the range of float16.
         self.scales = self.products == "float16"
         self.programs: dict[Phase, Program] = {"training": training, "inference": inference}

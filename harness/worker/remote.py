@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from harness.arrays import Array, Arrays
 from harness.errors import UsageError
 from harness.program.ir import Phase, Program, walk_nodes
-from harness.program.primitives import OFFERED, offers_needed
+from harness.program.primitives import DERIVABLE, OFFERED, offers_needed
 from harness.program.serial import encoded
 from harness.program.updates import UpdateRule
 from harness.runtime.answers import Arguments, IllFormed, Misfit
@@ -109,9 +109,9 @@ def missing_requirement(
 
 def offers_of(hello: Mapping[str, Any], dtype: str) -> frozenset[str]:
     """Return the optional primitives (operations such as ``erf``) that a backend has in a dtype,
-    according to its greeting ``hello``."""
+    according to its greeting ``hello``, or that the harness derives for the backend."""
     lacking = hello.get("lacks", {}).get(dtype, ())
-    return frozenset(hello.get("primitives", ())).difference(lacking)
+    return frozenset(hello.get("primitives", ())).difference(lacking).union(DERIVABLE)
 
 
 def check_offered(

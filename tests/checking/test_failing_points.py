@@ -131,6 +131,12 @@ def test_what_is_offered_and_raises_is_a_fault_that_says_how_to_declare_it(
     wording.line(finding.detail, "float64 ... lacks()")
 
 
+def test_convolutions_run_on_a_backend_without_windows() -> None:
+    checks = ("values", "pipeline-forward", "functions")
+    (result,) = run("windows-lacking", specs=("lenet",), checks=checks).results
+    assert (result.verdict, {f.verdict for f in result.findings}) == ("agree", {"agree"})
+
+
 # --- What a backend raises --------------------------------------------------------------------
 
 

@@ -152,7 +152,7 @@ SIBLINGS: Mapping[str, tuple[str, str]] = {
 # Those that the tests of the other commands are for.
 ELSEWHERE = ("forward-flat", "forward-empty", "forward-texts", "read-narrow", "read-integers")
 ELSEWHERE += ("second-path-lost", "memory-huge", "sqrt-in-lanes", "erf-undeclared", "erf-lacking")
-ELSEWHERE += ("no-device", "talkative")
+ELSEWHERE += ("no-device", "talkative", "windows-lacking")
 
 
 @pytest.fixture(autouse=True)

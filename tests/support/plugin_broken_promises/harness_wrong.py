@@ -195,6 +195,10 @@ def _lacking_erf(backend: Plain) -> None:
     backend.__dict__["lacks"] = lambda dtype: ["erf"] if dtype == "float64" else []
 
 
+def _lacking_windows(backend: Plain) -> None:
+    del backend._table["windows"], backend._table["overlap_add"]
+
+
 def _no_device(array: Any) -> Any:
     raise RuntimeError("no usable devices")
 
@@ -277,6 +281,7 @@ FAULTS: Mapping[str, Callable[[Plain], None]] = {
     "sqrt-in-lanes": _table(sqrt=_sqrt_in_lanes),
     "erf-undeclared": _table(erf=_no_erf_in_float64),
     "erf-lacking": _lacking_erf,
+    "windows-lacking": _lacking_windows,
     "lacks-text": _method(lacks=lambda dtype: "erf"),
     "lacks-required": _method(lacks=lambda dtype: ["tanh"]),
     "no-device": _method(tensor=_no_device),
