@@ -18,7 +18,7 @@ MISTAKES = Path(__file__).with_name("mistakes.txt")
 PICTURES = """\
 The lower part of each plot shows the relative difference between a backend's loss and numpy's loss.
 In float32 this difference grows, because training increases rounding errors. In float64 the losses
-of all backends agree. See [training](training.md).
+of all backends agree.
 
 Below each plot, the model continues the prompt with characters sampled at temperature
 {temperatures}. The named backend trained the weights.
@@ -62,9 +62,8 @@ This page shows the twelve systems of fast.ai's notebook on character RNNs, trai
 - The notebook has [four mistakes](#the-notebooks-mistakes), and `harness check` finds each of them.
 
 All systems are trained in float32 with seed 0, on the harness's text `{record["text"]}` (sha256
-{checksum[:16]}...). The specs define epochs and learning rates{_cut_off(record["systems"])}. The
-last 5% of the text's rows are used only for the held-out loss. The results were measured on
-{cpu}, with {listed}.
+{checksum[:16]}...), with the epochs and learning rates of the specs{_cut_off(record["systems"])}.
+The last 5% of the text's rows are held out. The results were measured on {cpu}, with {listed}.
 
 `python docs/lesson6/lesson6.py run` trains all systems in some hours, and writes the results to
 [docs/lesson6/record.json](lesson6/record.json). With `--text nietzsche`, the script trains on the
@@ -162,7 +161,7 @@ def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:
 
 
 def _system(system: str, entry: Entry, story: str, picture: str) -> str:
-    lines = [f"## {system}", "", story, ""]
+    lines = [f"## {system}", "", *([story, ""] if story else [])]
     lines += [f"![Loss of {system} by epoch on each backend]({picture})", ""]
     return "\n".join([*lines, *_written(entry["written"])])
 
@@ -174,9 +173,8 @@ def _written(written: Entry) -> Iterator[str]:
 
 
 def _shown(text: str) -> str:
-    """Return a text for a code block: with signs for line ends, in lines of 100 characters."""
-    signs = text.replace("\n", "⏎").replace("`", "'")
-    return "\n".join(signs[i : i + 100] for i in range(0, len(signs), 100))
+    """Return the first 100 characters of a text for a code block, with signs for line ends."""
+    return text.replace("\n", "⏎").replace("`", "'")[:100]
 
 
 def _mistakes(found: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,31 +50,27 @@ def _cell(cells: Cells, name: str) -> str:
     found = [middle for middle, _, _ in ratios(cells, name).values()]
     if not found:
         return ""
-    middle, count = statistics.median(found), len(systems(cells, name))
-    return f"{middle:.2f}, {count} ({min(found):.2f} to {max(found):.2f})"
+    return f"{len(systems(cells, name))} ({min(found):.2f} to {max(found):.2f})"
 
 
 def text(lesson: Mapping[str, Any], models: Mapping[str, Any]) -> str:
-    """Both tables, and how they were made."""
+    """Return both tables, and sentences about the measurement."""
     return f"""The *speed ratio* of an optimisation pass is the time of a step without the pass,
 divided by the time with the pass. Each model has a speed ratio for training and one for forward
-passes. Each entry has:
+passes. Each entry has the number of models with a speed ratio of at least {PAYS:.2f} (lower
+quartile above 1), and in parentheses the smallest and largest speed ratio.
 
-- the median of these speed ratios;
-- the number of models with a speed ratio of at least {PAYS:.2f} (lower quartile above 1);
-- the smallest and largest speed ratio, in parentheses.
-
-If an optimisation pass does not change the plan, its speed ratio is 1. If the same plan is measured
-twice, the speed ratio differs from 1 by up to 0.04. A pass is kept if it saves time on at least
-{SYSTEMS} models with the same backend.
+If a pass does not change the plan, its speed ratio is 1. If the same plan is measured twice, the
+speed ratio differs from 1 by up to 0.04. A pass is kept if it saves time on at least {SYSTEMS}
+models with the same backend.
 
 This table is for the twelve systems of Lesson 6 at batch 64, with one pass switched off at a time.
-{_conditions(lesson)}
+Times are processor times of one thread in float32, on {_conditions(lesson)}
 
 {table(lesson)}
 
-This table is for passes with small speed ratios. The models are Lesson 6, 16 other models at batch
-8, and eight of these 16 models at batch 64. {_conditions(models)}
+The next table is for passes with small speed ratios. The models are Lesson 6, 16 other models at
+batch 8, and eight of these 16 models at batch 64. The machine is {_conditions(models)}
 
 {table(models)}"""
 
@@ -84,10 +79,7 @@ def _conditions(record: Mapping[str, Any]) -> str:
     load = max(high for _, high in record["load"].values())
     versions = ", ".join(f"{n} {v}" for n, v in sorted(record["versions"].items()))
     cpu = record["machine"].get("cpu", "a CPU")
-    return (
-        f"Times are processor times of one thread in float32, on {cpu} with a system load "
-        f"of at most {load:.1f}. Versions are {versions}."
-    )
+    return f"{cpu} (system load at most {load:.1f}) with {versions}."
 
 
 def rewrite(lesson: Mapping[str, Any], models: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from ratio_targets import (
     LEAST_NUMPY,
     Cell,
     Record,
+    Target,
     cells,
     outcome,
     targets,
@@ -92,28 +93,26 @@ def _head(record: Record, usual: Sequence[Cell]) -> str:
     rounds = " or ".join(str(n) for n in sorted({m["rounds"] for m in record["machines"]}))
     return f"""# Speed relative to hand-written code
 
-This page compares the speed of each spec on each backend with hand-written code for the same
-framework.
-
-`python tests/benchmarks/ratios.py measure` stores the measured times in
-[tests/benchmarks/ratios.json](../tests/benchmarks/ratios.json). From these times,
-`python tests/benchmarks/ratios.py page` writes this page and a table of all cells,
-[tests/benchmarks/ratios.csv](../tests/benchmarks/ratios.csv).
+This page compares each spec on each backend with the fastest hand-written code for the same
+framework (in `tests/benchmarks/native/`). The *ratio* is the spec's speed divided by the speed of
+this code. If the ratio is above 1, the spec is faster.
 
 {_findings(usual)}
 
-The ratio is the spec's median speed divided by the median speed of the fastest hand-written code
-(in `tests/benchmarks/native/`). If the ratio is above 1, the spec is faster. On this page, a cell
-is one model on one backend, in training or in a forward pass, at one batch size.
+On this page, a cell is one model on one backend, in training or in a forward pass, at one batch
+size. `python tests/benchmarks/ratios.py measure` stores the measured times in
+[tests/benchmarks/ratios.json](../tests/benchmarks/ratios.json). From these times,
+`python tests/benchmarks/ratios.py page` writes this page and a table of all cells,
+[tests/benchmarks/ratios.csv](../tests/benchmarks/ratios.csv).
 
 The hand-written code uses the framework's layers, fused if possible, and the framework's gradient.
 The torch code also runs with `torch.compile` (in Lesson 6 as a loop over RNN cells). Forward passes
 of Lesson 6 also run in onnxruntime.
 
-The spec and each hand-written program run in separate processes, with the same batches and
-parameters. The oracle checks all results. After a warm-up, {rounds} rounds time each
-process once, in shuffled order. All processes of a cell use float32 on the CPU of one
-[machine](#machines).
+The spec and each hand-written program run in separate processes, in float32 on the CPU of one
+[machine](#machines), with the same batches and parameters. The oracle checks all results. After a
+warm-up, {rounds} rounds time each process once, in shuffled order. Speeds are medians over the
+rounds.
 """
 
 
@@ -131,17 +130,16 @@ def _findings(usual: Sequence[Cell]) -> str:
 
 
 def _machines(record: Record) -> str:
-    machines = record["machines"]
-    packages = [", ".join(f"{n} {v}" for n, v in sorted(m["versions"].items())) for m in machines]
-    shared = len({*packages}) == 1
-    lines = ["## Machines", "", *([f"All machines have {packages[0]}.", ""] if shared else [])]
-    lines += [f"| | machine | {'' if shared else 'versions | '}pairs |"]
-    lines += [f"|---|---|{'' if shared else '---|'}---:|"]
-    for place, (found, versions) in enumerate(zip(machines, packages, strict=True)):
+    lines = ["## Machines", "", "| | machine | pairs |", "|---|---|---:|"]
+    by_versions: dict[str, list[str]] = {}
+    for place, found in enumerate(record["machines"]):
         cpu = f"{found['threads']} threads of {found['machine'].get('cpu', 'a CPU')}"
-        pairs = str(len(of_machine(record["pairs"], place)))
-        row = [letter(place), cpu, *([] if shared else [versions]), pairs]
-        lines.append(f"| {' | '.join(row)} |")
+        pairs = len(of_machine(record["pairs"], place))
+        lines.append(f"| {letter(place)} | {cpu} | {pairs} |")
+        packages = ", ".join(f"{n} {v}" for n, v in sorted(found["versions"].items()))
+        by_versions.setdefault(packages, []).append(letter(place))
+    for packages, letters in by_versions.items():
+        lines += ["", f"Versions on {', '.join(letters)}: {packages}."]
     return "\n".join(lines)
 
 
@@ -157,30 +155,26 @@ def _untimed(usual: Sequence[Cell]) -> str:
 def _targets(record: Record) -> str:
     every = list(targets(record))
     lines = [
-        "## Targets\n\nThe target `torch: at least 0.97` means that each cell on torch must\n"
-        "reach the ratio 0.97. The targets for `models` apply to the [shipped models](#models),\n"
-        "those for `real sizes` to [models of usual size](#real-sizes), all others to Lesson 6.\n"
-        "A **bold** ratio misses its target.",
+        "## Targets\n\nWith the target `torch: at least 0.97`, each cell on torch must reach the\n"
+        "ratio 0.97. Targets for `models` apply to the [shipped models](#models), targets for\n"
+        "`real sizes` to [models of usual size](#real-sizes), all others to Lesson 6. A **bold**\n"
+        "ratio misses its target.",
         "",
         "| target | measured | |",
         "|---|---|---|",
     ]
-    lines += [f"| {t.text} | {t.found} | {t.verdict} |" for t in every]
-    # A miss that says no more than the table is left out.
-    misses = [t for t in every if t.misses and [*t.misses] != [t.found]]
-    if misses:
-        lines += [
-            "",
-            "Missed targets:",
-            "",
-            *(f"- `{t.text}`: {_first(t.misses)}." for t in misses),
-        ]
+    lines += [f"| {t.text} | {t.found} | {t.verdict}{_where(t)} |" for t in every]
     return "\n".join(lines)
 
 
-def _first(misses: Sequence[str]) -> str:
-    """Return the first three misses; the CSV file has all cells."""
-    return "; ".join(misses[:3]) + (f"; and {len(misses) - 3} more" if len(misses) > 3 else "")
+def _where(target: Target) -> str:
+    """Return the first three misses of a target; the CSV file has all cells. A miss that says no
+    more than the measured number is left out."""
+    misses = target.misses
+    if [*misses] in ([], [target.found]):
+        return ""
+    more = f"; and {len(misses) - 3} more" if len(misses) > 3 else ""
+    return f": {'; '.join(misses[:3])}{more}"
 
 
 def _models() -> str:
