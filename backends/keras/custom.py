@@ -143,7 +143,7 @@ def custom(
     results = node.outputs[: len(node.outputs) - len(moving)]
     before = [made for made in constants if made is not node]
     names = _local_names(program, node)
-    idioms = Idioms(dict(program.types), names, lacking=LACKING)
+    idioms = Idioms(dict(program.types), names=names, lacking=LACKING)
     nodes, outputs = idioms.block([*before, *inline_calls([node])], results)
     program = replace(program, types=idioms.types, names=names)
     attributes = _attributes(own, reserved)

@@ -115,7 +115,7 @@ class Assembly:
         self.backend, self.keras = backend, backend.keras
         names = dict(program.names)
         ports = [*program.outputs, *(Port(f"state.{p.name}", p.value) for p in program.new_state)]
-        idioms = Idioms(dict(program.types), names, lacking=LACKING)
+        idioms = Idioms(dict(program.types), names=names, lacking=LACKING)
         self.nodes, ends = idioms.block(program.nodes, [p.value for p in ports])
         self.ends = {port.name: value for port, value in zip(ports, ends, strict=True)}
         self.program = replace(program, types=idioms.types, names=names)

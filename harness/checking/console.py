@@ -328,6 +328,9 @@ class CheckProgress(CheckEvents):
         (self.bar.doing if backend in self._started else self.bar.step)(text)
         self._started.add(backend)
 
+    def stage_began(self, cell: Cell, stage: str) -> None:
+        self.bar.now(f"{cell}: {stage}")
+
     def finding_added(self, cell: Cell, finding: Finding) -> None:
         self._finding_counts[cell] = self._finding_counts.get(cell, 0) + 1
         self._count()

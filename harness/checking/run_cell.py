@@ -87,6 +87,7 @@ class CellRun:
       is then huge. If the model is huge at all sizes, all three are the same.
     - ``checks`` are patterns of check names, e.g. ``train*``.
     - ``differences`` has the known differences of frameworks.
+    - ``stage`` is called with a text at the start of each part of the run.
     """
 
     cell: Cell
@@ -99,6 +100,7 @@ class CellRun:
     checks: tuple[str, ...] = ("*",)
     thorough: bool = False
     huge: Case | None = None
+    stage: Callable[[str], None] = lambda _: None
 
     def run(self, report: Callable[[Finding], None] = lambda _: None) -> CellResult:
         """Run the cell's checks, and call ``report`` with each finding. Errors in the backend and
@@ -161,12 +163,13 @@ class CellRun:
         """Run the checks in order, and yield their findings (results). If the worker process ends,
         the remaining checks do not run."""
         starts, running = self.worker.starts, "open"
-        for name, check in opened.checks.items():
+        for number, (name, check) in enumerate(opened.checks.items(), 1):
             if self.worker.starts != starts or self.worker.pid is None:
                 fault = f"the worker process ended during the check {running}"
                 yield Finding(name, faults=[fault], verdict="not-run")
                 continue
             running = name
+            self.stage(f"{name}, check {number} of {len(opened.checks)}")
             for finding in self._run_check(name, check):
                 if name in names or finding.verdict not in PASSING:
                     yield finding
@@ -269,6 +272,7 @@ class SpecOnBackend:
             cell.dtype,
             cell.device,
             huge=run.huge,
+            stage=run.stage,
             repeat=self.repeat,
             brief=cell.dtype == "float64" and self._runs_elsewhere("float32", run),
         )

@@ -77,6 +77,9 @@ class CheckEvents:
     def starting(self, backend: str, seconds: float) -> None:
         """Receive the start of a backend's process. ``seconds`` is the time limit of the start."""
 
+    def stage_began(self, cell: Cell, stage: str) -> None:
+        """Receive what a running cell now does, e.g. ``training, check 6 of 41``."""
+
     def finding_added(self, cell: Cell, finding: Finding) -> None:
         """Receive a finding (the result of one check) of a running cell."""
 
@@ -390,6 +393,10 @@ class CellRunner:
             with self._lock:
                 self.events.finding_added(cell, finding)
 
+        def begin_stage(stage: str) -> None:
+            with self._lock:
+                self.events.stage_began(cell, stage)
+
         subject: Subject = SpecOnBackend(request.repeat, request.dtypes)
         finding = None
         with with_time_limit(patience), noise_store.unused() if request.fresh else nullcontext():
@@ -411,7 +418,9 @@ class CellRunner:
                 checks = checks or request.checks
                 if huge and checks != ("*",):
                     checks = (*checks, "own-sizes")
-                run = replace(run, checks=checks, huge=huge, thorough=request.thorough)
+                run = replace(
+                    run, checks=checks, huge=huge, thorough=request.thorough, stage=begin_stage
+                )
                 code = self.compiled_code.get(cell.backend)
                 with code.kept(fingerprint(spec)) if code is not None else nullcontext():
                     result = run.run(tell)

@@ -6,9 +6,12 @@ implement fused operations, and a plan uses only the fused operations that its b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 
-from harness.program.ir import Node, reads
+from harness.program import patterns
+from harness.program.ir import Node, Program, needed_nodes, reads
 
 # Maxima that may ignore NaN, because all results that depend on them get the NaN in another way.
 #
@@ -82,6 +85,26 @@ def _reduce_same_axes(total: Node, maximum: Node) -> bool:
     return bool(total.attributes["keepdims"]) and (
         tuple(total.attributes["axis"]) == tuple(maximum.attributes["axis"])
     )
+
+
+def join_softmaxes(program: Program, nodes: Sequence[Node], ends: Iterable[int]) -> Sequence[Node]:
+    """Return ``nodes``, a part of a program, with one node in place of the five primitives of each
+    softmax over the last axis, also in loops and calls. The values ``ends`` stay the same."""
+    ends = frozenset(ends)
+    lookup = patterns.Nodes(program.types, {v: node for node in nodes for v in node.outputs})
+    uses = Counter(value for node in nodes for value in reads(node))
+
+    def joined(node: Node) -> Node:
+        if node.body is not None:
+            inner = join_softmaxes(program, node.body.nodes, node.body.outputs)
+            return replace(node, body=replace(node.body, nodes=tuple(inner)))
+        match = patterns.softmax(lookup, node.inputs) if node.op == "divide" else None
+        # The exponentials are needed anyway if something else reads them.
+        if match is None or uses[node.inputs[0]] != 2 or node.inputs[0] in ends:
+            return node
+        return replace(node, op="softmax", inputs=(match[1],), attributes={})
+
+    return needed_nodes(map(joined, nodes), ends)
 
 
 FUSED: Mapping[str, str] = {

@@ -8,10 +8,11 @@ None if there is no match.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.program.ir import Node
+from harness.program.ir import Node, Type
 
 Match = tuple[str, int, dict[str, Any]]
 
@@ -27,6 +28,29 @@ class NodeLookup(Protocol):
 
     def rank(self, value: int) -> int:
         """Return the number of axes of a value."""
+
+
+@dataclass
+class Nodes:
+    """The usual :class:`NodeLookup`. ``types`` maps a value to its type, and ``made`` maps it to
+    the node that computes it."""
+
+    types: Mapping[int, Type]
+    made: Mapping[int, Node]
+
+    def node(self, value: int, *ops: str) -> Node | None:
+        """Return the node that computes a value, if its operation is one of ``ops``; else None."""
+        node = self.made.get(value)
+        return node if node is not None and node.op in ops else None
+
+    def number(self, value: int) -> float | None:
+        """Return the number of a constant; None for other values."""
+        node = self.node(value, "constant")
+        return None if node is None else float(node.attributes["value"])
+
+    def rank(self, value: int) -> int:
+        """Return the number of axes of a value."""
+        return len(self.types[value].shape)
 
 
 def relu(g: NodeLookup, inputs: Sequence[int]) -> Match | None:

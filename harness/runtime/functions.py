@@ -14,6 +14,7 @@ from harness.arrays import Array, ArrayDict
 from harness.errors import UsageError
 from harness.program.autodiff.differentiate import Derivative, differentiate
 from harness.program.dims import bind
+from harness.program.fused import join_softmaxes
 from harness.program.ir import Node, Phase, Port, Program, needed_nodes
 from harness.program.signature import Mode, crossing_ports, result_ports, variable_ports
 from harness.program.updates import SCALE
@@ -95,7 +96,10 @@ class Functions:
         self.dtype, self.products = host_dtype(dtype), narrow(dtype)
         lacking = backend.lacks(dtype)
         table = complete_table(backend.primitives, lacking, backend.tensor, dtype)
-        self.table = with_products_in(with_loose(table, backend.fused), self.products)
+        table = with_loose(table, backend.fused)
+        if path in NATIVE_PATHS and "softmax" in backend.fused:
+            table = {**table, "softmax": backend.fused["softmax"]}
+        self.table = with_products_in(table, self.products)
         # Gradients are often too small for the range of float16.
         self.scales = self.products == "float16"
         self.programs: dict[Phase, Program] = {"training": training, "inference": inference}
@@ -312,8 +316,11 @@ class Functions:
     def _with_merged_chains(
         self, phase: Phase, sizes: Mapping[str, int], nodes: Sequence[Node], ends: Iterable[int]
     ) -> tuple[Interpreter, Sequence[Node]]:
-        """Merge consecutive layers that the framework can run as one call, e.g. two LSTM layers.
-        Return an interpreter that knows the merged calls, and the new list of nodes."""
+        """Merge consecutive layers that the framework can run as one call, e.g. two LSTM layers. On
+        the native paths, also merge the primitives of a softmax. Return an interpreter that knows
+        the merged calls, and the new list of nodes."""
+        if self.claims and "softmax" in self.backend.fused:
+            nodes = join_softmaxes(self.programs[phase], nodes, ends)
         nodes, chains = merge_chains(nodes, ends, self.natives[phase])
         return self.interpreter(sizes, {**self.claimed(phase), **chains}), nodes
 

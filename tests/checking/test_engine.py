@@ -127,6 +127,10 @@ def test_events_tell_the_run_in_order_and_the_worker_stays_warm() -> None:
         def began(self, cell: Cell) -> None:
             self.told.append(f"began {cell.dtype}")
 
+        def stage_began(self, cell: Cell, stage: str) -> None:
+            if "primitives" not in stage:
+                self.told.append(stage)
+
         def finding_added(self, cell: Cell, finding: Finding) -> None:
             self.told.append(finding.check)
 
@@ -138,7 +142,8 @@ def test_events_tell_the_run_in_order_and_the_worker_stays_warm() -> None:
     with Engine(request, events) as engine:
         engine.run()
         assert engine.workers["numpy"].starts == 1
-    cells = [[f"began {d}", "inference", "ended agree"] for d in ("float64", "float32")]
+    stage = "inference, check 2 of 2"
+    cells = [[f"began {d}", stage, "inference", "ended agree"] for d in ("float64", "float32")]
     assert events.told == ["planned", *cells[0], *cells[1]]
 
 

@@ -131,7 +131,7 @@ def found(make: Callable[[Builder, int], int], rank: int = 2) -> list[str]:
     builder = Builder()
     x = builder.value(Type((BATCH, UNITS, UNITS)[:rank]), "x")
     result = make(builder, x)
-    nodes, _ = Idioms(builder.types, builder.names).block(builder.nodes, [result])
+    nodes, _ = Idioms(builder.types, names=builder.names).block(builder.nodes, [result])
     return [node.op for node in nodes]
 
 
@@ -246,7 +246,7 @@ def test_conditions_and_comparisons_of_indices_have_operators() -> None:
     results = [inverse(neither), inverse(inverse(high)), below]
     dialect = pytest.importorskip("harness.backends.jax.primitives_export").JaxDialect()
     e = Emitter(dialect, b.types, lambda value: b.names.get(value, ""), {}, "x")
-    nodes, ends = Idioms(b.types, b.names).block(b.nodes, results)
+    nodes, ends = Idioms(b.types, names=b.names).block(b.nodes, results)
     e.left = count_reads(nodes, ends)
     for value in (x, index):
         e.argument(value, b.names[value])

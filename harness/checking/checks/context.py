@@ -49,6 +49,7 @@ class Context:
     - ``repeat`` is the number of repetitions in the check ``soak``.
     - ``brief`` is true in a float64 cell if the same command also makes all checks in float32. Some
       checks then run fewer steps.
+    - ``stage`` is called with a text at the start of each part of a long check.
     """
 
     case: Case
@@ -63,6 +64,7 @@ class Context:
     huge: Case | None = None
     repeat: int = 0
     brief: bool = False
+    stage: Callable[[str], None] = lambda _: None
 
     @property
     def float_dtype(self) -> str:

@@ -270,7 +270,11 @@ def own_sizes(context: Context) -> Iterator[Finding]:
     if context.brief and context.huge is not None:
         return
     own = context.huge or context.own
+    context.stage("own-sizes, part 1 of 3: expected results and gradients")
+    own.gradients(own.material, "main")
+    context.stage("own-sizes, part 2 of 3: results, gradients and a step of the backend")
     finding = _compare_training(context, "own-sizes", own)
+    context.stage("own-sizes, part 3 of 3: inference")
     context.open_case(own)
     finding.deviations += prefixed(
         "inference, ", _compare_inference(context, "own-sizes", own, own.material, "main")

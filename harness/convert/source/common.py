@@ -199,7 +199,7 @@ class LayerBody:
         """
         body, label = self.call.block, self.call.attributes["label"]
         names = dict(self.program.names)
-        idioms = Idioms(dict(self.program.types), names)
+        idioms = Idioms(dict(self.program.types), names=names)
         nodes, outputs = idioms.block(body.nodes, [body.outputs[n] for n in self.results])
 
         reads = count_reads(nodes, outputs)

@@ -16,7 +16,7 @@ from typing import Any
 from harness.program import patterns
 from harness.program.dims import Dim
 from harness.program.ir import Block, Node, Type, needed_nodes
-from harness.program.patterns import Match
+from harness.program.patterns import Match, Nodes
 
 # The operation, operands and attributes of a replacement. ``same`` stands for its only operand.
 Replacement = tuple[str, tuple[int, ...], dict[str, Any]]
@@ -24,18 +24,17 @@ Rule = Callable[["Idioms", Node], Replacement | None]
 
 
 @dataclass
-class Idioms:
+class Idioms(Nodes):
     """A rewriter that replaces groups of primitives by single nodes.
 
-    New values are added to ``types``. ``made`` maps a value to the node that computes it. ``same``
-    maps a removed value to the equal value that replaces it. ``added`` has new nodes, which stand
-    before the node that is being rewritten. ``lacking`` names operations that are left as
-    primitives.
+    New values are added to ``types``. ``same`` maps a removed value to the equal value that
+    replaces it. ``added`` has new nodes, which stand before the node that is being rewritten.
+    ``lacking`` names operations that are left as primitives.
     """
 
     types: dict[int, Type]
-    names: dict[int, str]
     made: dict[int, Node] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
     same: dict[int, int] = field(default_factory=dict)
     added: list[Node] = field(default_factory=list)
     lacking: Collection[str] = ()
@@ -93,22 +92,6 @@ class Idioms:
         if node.output in self.names:
             self.names.setdefault(operand, self.names[node.output])
         return None
-
-    # --- Facts about a value
-
-    def node(self, value: int, *ops: str) -> Node | None:
-        """Return the node that computes a value, if its operation is one of ``ops``; else None."""
-        node = self.made.get(value)
-        return node if node is not None and node.op in ops else None
-
-    def number(self, value: int) -> float | None:
-        """Return the number of a constant; None for other values."""
-        node = self.node(value, "constant")
-        return None if node is None else float(node.attributes["value"])
-
-    def rank(self, value: int) -> int:
-        """Return the number of axes of a value."""
-        return len(self.types[value].shape)
 
 
 def _named(find: Callable[[Idioms, tuple[int, ...]], Match | None]) -> Rule:

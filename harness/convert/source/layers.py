@@ -125,7 +125,7 @@ def model(training: Program, inference: Program, *, nested: bool = False) -> Sou
     """
     names = dict(inference.names)
     program = fold(inference) if nested else inference
-    idioms = Idioms(dict(inference.types), names)
+    idioms = Idioms(dict(inference.types), names=names)
     ports = (*inference.outputs, *inference.new_state)
     written = _with_floats(inference, program.nodes, nested)
     nodes, wanted = idioms.block(written, [port.value for port in ports])
@@ -169,7 +169,7 @@ def _with_floats(program: Program, nodes: Iterable[Node], without_copies: bool) 
 
 def _is_copy(program: Program, call: Node) -> bool:
     """Return whether a layer computes nothing, e.g. dropout in inference."""
-    idioms = Idioms(dict(program.types), {})
+    idioms = Idioms(dict(program.types))
     nodes, results = idioms.block(call.block.nodes, call.block.outputs)
     return not nodes and set(results) <= set(call.inputs)
 
