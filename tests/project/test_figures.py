@@ -63,7 +63,7 @@ FIGURES: dict[str, str] = {
     r"stops if it is above (\S+?)\.\s": f"{complex_step.ALLOWED:g}",
     r"(\d+) planted faults(?=,| show)": str(len(MUTANTS)),
     r"(\d+) defaults in which": str(len(catalogue())),
-    r"with ([\w-]+) primitives \|": WORDS[len(TABLE)],
+    r"file with ([\w-]+) primitives \|": WORDS[len(TABLE)],
     r"#stage-1-the-table\) \| (\d+) primitives": str(len(TABLE)),
     r"calls one of ([\w-]+)\sprimitives": WORDS[len(EVERY)],
     r"(\w+) of\swhich are optional for a backend": WORDS[len(OFFERED)],
