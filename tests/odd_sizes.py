@@ -90,30 +90,38 @@ def measure(backends: tuple[str, ...], variants: tuple[str, ...], seed: int, nar
 def page() -> None:
     """Write the page from the record."""
     record = json.loads(RECORD.read_text())
+    tables = {
+        " and ".join(dtypes): {key: one for key, one in record.items() if key.endswith(f" {table}")}
+        for table, dtypes in TABLES.items()
+    }
     lines = [
         "# Odd sizes",
         "",
         "This page shows whether `harness check` gives false alarms at unusual sizes.",
         "",
         "`python tests/odd_sizes.py page` writes this page. All checks ran on all Lesson 6 models,",
-        "on the path `native`, with one unusual size at a time. The tables show how many cells",
+        "on the path `native`, with one unusual size at a time. The table shows how many cells",
         "passed. The number in parentheses counts checks that compared nothing, because rounding",
         "errors decide their results.",
+        "",
+        *(f"- {name}: {_total(of_it)}" for name, of_it in tables.items()),
+        "",
+        f"| size | {' | '.join(tables)} |",
+        "|---|" + "---:|" * len(tables),
     ]
-    for table, dtypes in TABLES.items():
-        of_it = {key: one for key, one in record.items() if key.endswith(f" {table}")}
-        lines += ["", f"## {' and '.join(dtypes)}", "", *_table(of_it)]
+    for variant in VARIANTS:
+        places = (_place(of_it, variant) for of_it in tables.values())
+        lines.append(f"| `{variant}` | {' | '.join(places)} |")
     write_whole(PAGE, ("\n".join(lines) + "\n").encode())
 
 
-def _table(record: Mapping[str, Any]) -> list[str]:
-    """Return a row for each size with the cells of all backends together."""
-    backends = list(dict.fromkeys(key.split()[0] for key in record))
+def _total(record: Mapping[str, Any]) -> str:
+    """Return the backends of a table, its comparisons, and each fault."""
+    backends = dict.fromkeys(key.split()[0] for key in record)
     total = sum(one["comparisons"] for one in record.values())
     faults = [fault for one in record.values() for fault in one["faults"]]
-    lines = [f"Backends {', '.join(backends)} had {total:,} comparisons, {len(faults)} mismatches."]
-    lines += [*(f"- {fault}" for fault in faults), "", "| size | cells |", "|---|---:|"]
-    return lines + [f"| `{variant}` | {_place(record, variant)} |" for variant in VARIANTS]
+    lines = [f"{total:,} comparisons on {', '.join(backends)}, {len(faults)} mismatches"]
+    return "\n  - ".join([*lines, *faults])
 
 
 def _place(record: Mapping[str, Any], variant: str) -> str:

@@ -16,9 +16,9 @@ Entry = Mapping[str, Any]
 STORIES = Path(__file__).with_name("stories.txt")
 MISTAKES = Path(__file__).with_name("mistakes.txt")
 PICTURES = """\
-The lower part of each plot shows the relative difference between a backend's loss and numpy's loss.
-In float32 this difference grows, because training increases rounding errors. In float64 the losses
-of all backends agree.
+Each plot shows the loss by epoch on each backend. Its lower part shows the relative difference
+between a backend's loss and numpy's loss. In float32 this difference grows, because training
+increases rounding errors. In float64 the losses of all backends agree.
 
 Below each plot, the model continues the prompt with characters sampled at temperature
 {temperatures}. The named backend trained the weights.
@@ -162,7 +162,7 @@ def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:
 
 def _system(system: str, entry: Entry, story: str, picture: str) -> str:
     lines = [f"## {system}", "", *([story, ""] if story else [])]
-    lines += [f"![Loss of {system} by epoch on each backend]({picture})", ""]
+    lines += [f"![Loss of {system}]({picture})", ""]
     return "\n".join([*lines, *_written(entry["written"])])
 
 

@@ -195,9 +195,8 @@ def _framework(
     rows = {s: [_entry(cells[name].get(s, {})) for name in columns] for s in lesson6()}
     differ = {spec: row for spec, row in rows.items() if len(set(row)) > 1}
     if len(differ) < len(rows):
-        names = ", ".join(spec.removeprefix("lesson6/") for spec in rows if spec not in differ)
-        same = f"on: {names}" if differ else "on all models"
-        yield from (f"All versions agree with the oracle to equally many digits {same}.", "")
+        same = f"{len(rows) - len(differ)} models" if differ else "all models"
+        yield from (f"All versions agree with the oracle to equally many digits on {same}.", "")
     right = [row for row in differ.values() if all(map(RIGHT.fullmatch, row))]
     if right:
         yield from (f"On other models, the digits differ by at most {_largest(right)}.", "")
@@ -213,11 +212,17 @@ def _framework(
     shared = [p for p in first if all(p in own for own in packages.values())]
     if shared:
         yield from (f"All versions used {', '.join(shared)}.", "")
+    own = [
+        ", ".join(p for p in packages[name] if p not in (*shared, name.replace("@", " ")))
+        for name in columns
+        if name in packages
+    ]
+    if any(own):
+        yield from (f"From the newest version to the oldest, they used {'; '.join(own)}.", "")
     for name in columns:
-        if name in packages:
-            own = [p for p in packages[name] if p not in (*shared, name.replace("@", " "))]
-            yield from _column(name, own, told["columns"][name])
-    yield from ("", *_pairs(told["pairs"], columns), *_speeds(told["speed"], columns))
+        yield from _faults(name, cells[name])
+    yield from _pairs(told["pairs"], columns)
+    yield from _speeds(told["speed"], columns)
 
 
 def _largest(rows: Sequence[Sequence[str]]) -> str:
@@ -243,16 +248,15 @@ def _packages(column: Mapping[str, Any]) -> list[str]:
     return [f"{k} {v}" for k, v in (column["versions"] or {}).items() if "code" not in k]
 
 
-def _column(name: str, packages: Sequence[str], told: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a column's own packages, and the fault of each cell that does not agree."""
-    yield f"- {name}" + (f" used {', '.join(packages)}" if packages else "")
+def _faults(name: str, cells: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the faults of a column, each with its cells."""
     faults: dict[str, list[str]] = {}
-    for spec, by_dtype in told["cells"].items():
+    for spec, by_dtype in cells.items():
         for dtype, one in by_dtype.items():
             if "fault" in one:
                 faults.setdefault(one["fault"], []).append(f"{spec} {dtype}")
     for fault, where in faults.items():
-        yield f"  - {', '.join(where)}: `{fault}`"
+        yield from (f"- {name}: {', '.join(where)}: `{fault}`", "")
 
 
 def _pairs(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:

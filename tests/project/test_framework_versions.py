@@ -26,6 +26,6 @@ def test_what_was_not_run_and_what_differs_are_told(wording: Wording) -> None:
     shown = framework_versions.page({"jax": jax})
     assert "jax@0.9.2 (1/24)" in shown
     assert "| three_char | - | **differ** 3.1 | - | - | - |" in shown
-    wording.line(shown, "lesson6/three_char float32: `loss ... wrong`")
+    wording.line(shown, "jax@0.9.2: lesson6/three_char float32: `loss ... wrong`")
     assert shown.count("Not run yet.") == 2
     wording.line(shown, "were not measured")
