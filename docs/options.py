@@ -115,12 +115,18 @@ def page() -> str:
                 if isinstance(param, click.Option) and (record := param.get_help_record(context)):
                     rows.setdefault(record, []).append(name)
     lines = [
-        f"- `{label}` ({', '.join(names)}): {text.replace('  [', ' [')}"
+        f"- `{label}` ({_listed(names)}): {text.replace('  [', ' [')}"
         for (label, text), names in sorted(rows.items(), key=lambda row: row[0][0].lstrip("-"))
         if "--help" not in label
     ]
     before, start, rest = PAGE.read_text(encoding="utf-8").partition("<!-- options -->\n")
     return before + start + "\n".join(lines) + "\n" + rest[rest.index("<!-- end -->") :]
+
+
+def _listed(names: list[str]) -> str:
+    """Return the names of commands as text, or of the few commands that are missing."""
+    others = [name for name in cli.commands if name not in names]
+    return f"all commands except {', '.join(others)}" if len(others) < 4 else ", ".join(names)
 
 
 if __name__ == "__main__":

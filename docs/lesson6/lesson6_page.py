@@ -163,18 +163,14 @@ def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:
 def _system(system: str, entry: Entry, story: str, picture: str) -> str:
     lines = [f"## {system}", "", *([story, ""] if story else [])]
     lines += [f"![Loss of {system}]({picture})", ""]
-    return "\n".join([*lines, *_written(entry["written"])])
+    return "\n".join([*lines, _written(entry["written"])])
 
 
-def _written(written: Entry) -> Iterator[str]:
-    yield f"Backend {written['maker']}:"
+def _written(written: Entry) -> str:
+    """Return the first 100 characters that a system writes, with signs for line ends."""
     sample = next(iter(written["sampled"]["texts"].values()))
-    yield from ("", *_block(_shown(written["greedy"]["prompt"] + sample)))
-
-
-def _shown(text: str) -> str:
-    """Return the first 100 characters of a text for a code block, with signs for line ends."""
-    return text.replace("\n", "⏎").replace("`", "'")[:100]
+    text = (written["greedy"]["prompt"] + sample).replace("\n", "⏎").replace("`", "'")
+    return f"Backend {written['maker']}: `{text[:100].rstrip()}`"
 
 
 def _mistakes(found: Mapping[str, Any]) -> str:

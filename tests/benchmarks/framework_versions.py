@@ -264,7 +264,7 @@ def _pairs(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
     if not told:
         return
     yield from (
-        "Largest relative difference between results of successive versions:",
+        "Largest relative difference between two successive versions:",
         "",
     )
     yield from ("| versions | float64 | float32 |", "|---|---:|---:|")

@@ -231,7 +231,8 @@ def _of_mode(mode: str, own: Sequence[Cell]) -> str:
     batches = "the small and the large batch size" if of_models else "batch sizes 64 and 1024"
     title = "Training" if mode == "train" else "Forward pass"
     lines = [f"### {title}{' of models' if of_models else ''}", ""]
-    lines += [f"Each entry gives the ratios at {batches}.", ""]
+    if mode == MODES[0]:
+        lines += [f"Each entry gives the ratios at {batches}, also in the next table.", ""]
     lines += [f"| {' | '.join(['system', *backends])} |", "|---|" + "---:|" * len(backends)]
     found = {(c.spec, c.backend, c.batch): c for c in own}
     for spec in dict.fromkeys(c.spec for c in own):
