@@ -26,7 +26,7 @@ import pooch
 import pytest
 import warm_workers
 
-pytest_plugins = ["wording"]
+pytest_plugins = ["wording", "both_systems"]
 
 # torch's build for GPUs imports triton, which aborts a process that has loaded TensorFlow. On a CPU
 # torch does not need triton, and in tests both frameworks may be in one process.

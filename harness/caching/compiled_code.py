@@ -19,9 +19,9 @@ from secrets import token_hex
 
 import msgpack
 
-from harness.caching.trust import is_private, processor
+from harness.caching.trust import is_private
 from harness.files.atomic import write_whole
-from harness.files.system import cache_folder
+from harness.files.system import cache_folder, processor_features
 from harness.files.user_file import MIB, FileFault, read_bytes
 
 # The most bytes of one archive, and of all archives.
@@ -43,7 +43,7 @@ class CompiledCode:
 
     def __init__(self, backend: str, python: str) -> None:
         self.folder = Path(tempfile.gettempdir(), f"harness-code-{token_hex(8)}")
-        self._owner = f"{backend}\0{python}\0{processor()}"
+        self._owner = f"{backend}\0{python}\0{processor_features()}"
         self._names: dict[str, set[str]] = {}
         self._known: set[str] = set()
 

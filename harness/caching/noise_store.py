@@ -24,8 +24,8 @@ import msgpack
 import numpy as np
 
 from harness.arrays import Array
-from harness.caching.trust import is_private, processor
-from harness.files.system import cache_folder
+from harness.caching.trust import is_private
+from harness.files.system import cache_folder, processor_features
 from harness.files.user_file import MIB
 from harness.runtime.code_digest import digest
 
@@ -157,7 +157,7 @@ def _checksum(key: bytes, content: bytes) -> bytes:
 def origin() -> bytes:
     """Return a checksum of what determines the noise of every computation: the code of the harness,
     the versions of Python and numpy, and the processor."""
-    parts = (digest("harness"), platform.python_version(), np.__version__, processor())
+    parts = (digest("harness"), platform.python_version(), np.__version__, processor_features())
     variables = (f"{n}={v}" for n, v in sorted(os.environ.items()) if n.startswith("OPENBLAS_"))
     return hashlib.sha256("\0".join([*parts, *variables]).encode()).digest()
 

@@ -4,7 +4,6 @@ cell ends. The parent process never imports a framework."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from harness.checking.runner import CellRunner, CheckEvents, Report
 from harness.checking.shared_cases import SharedCases
 from harness.checking.task import Task, Workers, tasks
 from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost, Queue, spread
+from harness.files.system import usable_cores
 from harness.oracle.threads import one_thread
 from harness.results.cell import Cell, CellResult
 from harness.results.environment import machine_identity
@@ -228,7 +228,7 @@ class ThisMachine:
                     run_one(cell, runner)
             runner.workers[backend].close()
 
-        pool = ThreadPoolExecutor(runner.request.jobs or len(os.sched_getaffinity(0)))
+        pool = ThreadPoolExecutor(runner.request.jobs or usable_cores())
         futures = [pool.submit(run_backend, name) for name in sort_slowest_first(runner.backends)]
         try:
             with one_thread():

@@ -42,7 +42,7 @@ class Verb(click.Command):
     ``declared`` is the dataclass of the options; its docstring is the help text of the command.
     ``work`` is a function that takes an object of this class, or the name of the function as
     ``"module:function"``. ``needs_workers`` is True if the command starts worker processes, which
-    run only on Linux.
+    do not run on Windows.
     """
 
     context_class = FoldedContext

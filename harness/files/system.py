@@ -1,17 +1,54 @@
-"""Replacements for features that only some operating systems have.
+"""Facts about this machine, and features that only some operating systems have.
 
-Backends run only on Linux (:func:`check_workers`). The rest of the harness also runs on macOS and
-Windows.
+Other modules of the harness ask this module, or :mod:`harness.worker.ending`, and never ask which
+system they run on. The environment variable ``HARNESS_SYSTEM=portable`` makes Linux use the code
+for other POSIX systems, so that Linux can test it.
+
+The supervisor of every worker imports this module, so large imports are local.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
+import platform
+import re
 import sys
+import time
+from functools import cache
 from pathlib import Path
+from typing import IO
 
 from harness.errors import UsageError
+
+VARIABLE, PORTABLE = "HARNESS_SYSTEM", "portable"
+LINUX = hasattr(os, "pidfd_open") and os.environ.get(VARIABLE) != PORTABLE
+"""True if the kernel has what the harness needs from Linux, and the user does not forbid its
+use."""
+_CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+# Flags of linux/falloc.h: free the blocks of a part of a file, but keep the file's size.
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+
+
+def check_workers() -> None:
+    """Check that backends can run on this system.
+
+    Raises:
+        UsageError: the system cannot fork processes, or :data:`VARIABLE` has an unknown value.
+    """
+    if (value := os.environ.get(VARIABLE, "")) not in ("", PORTABLE):
+        raise UsageError(f"{VARIABLE} takes {PORTABLE!r} or nothing, found {value!r}")
+    if not hasattr(os, "fork"):
+        raise UsageError(
+            f"backends run only on Linux and macOS, but this is {sys.platform} (without os.fork): "
+            "use WSL 2 on Windows, or a container such as Docker's; explain, differences, list, "
+            "schema, report and compare run here"
+        )
+
+
+# Files.
 
 
 def cache_folder() -> Path:
@@ -46,6 +83,42 @@ def flock(handle: int, *names: str) -> None:
     fcntl.flock(handle, sum(getattr(fcntl, f"LOCK_{name}") for name in names))
 
 
+def set_append(handle: int) -> None:
+    """Make every write to an open file go to its current end, also in processes that inherit the
+    file."""
+    import fcntl
+
+    fcntl.fcntl(handle, fcntl.F_SETFL, fcntl.fcntl(handle, fcntl.F_GETFL) | os.O_APPEND)
+
+
+def free_start(handle: int, size: int) -> bool:
+    """Free the disk space of the first ``size`` bytes of a file (``handle`` is its file
+    descriptor). Return False if the system or the file system cannot do that."""
+    if not LINUX:
+        return False
+    fallocate = ctypes.CDLL(None).fallocate
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+    return bool(fallocate(handle, _KEEP_SIZE | _PUNCH_HOLE, 0, size) == 0)
+
+
+def open_shared_file() -> tuple[IO[bytes], str]:
+    """Return a new temporary file, and the path at which other processes can open the file until it
+    is closed here.
+
+    On Linux the file has no name, so nothing is left of it if this process is killed.
+    """
+    import tempfile
+
+    if LINUX:
+        unnamed = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (the caller closes it)
+        return unnamed, f"/proc/{os.getpid()}/fd/{unnamed.fileno()}"
+    named = tempfile.NamedTemporaryFile(buffering=0)  # noqa: SIM115 (the caller closes it)
+    return named, named.name
+
+
+# Memory.
+
+
 def memory() -> int | None:
     """Return the size of the main memory in bytes; None on Windows, which does not report it."""
     if not hasattr(os, "sysconf"):
@@ -53,15 +126,145 @@ def memory() -> int | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def check_workers() -> None:
-    """Check that backends can run on this system.
+def available_memory() -> int:
+    """Return the bytes that this process may still allocate, given the machine's memory and the
+    limits of its cgroups."""
+    import psutil
 
-    Raises:
-        UsageError: the system has no process file descriptors (only Linux has them).
+    return min(int(psutil.virtual_memory().available), *_allowed_by_groups())
+
+
+def _allowed_by_groups() -> list[int]:
+    """Return for each cgroup of this process the number of bytes that it may still allocate; 2**62
+    if there is no limit."""
+    allowances = [1 << 62]
+    for line in Path("/proc/self/cgroup").read_text().splitlines() if LINUX else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root = Path("/sys/fs/cgroup", controllers)
+        names = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+        # In a container the group is often mounted as the root.
+        for folder in {root / path.lstrip("/"), root}:
+            try:
+                limit, used = (int((folder / f"memory.{n}").read_text()) for n in names)
+            except (OSError, ValueError):  # no such file, or no limit: "max"
+                continue
+            allowances.append(max(0, limit - used))
+    return allowances
+
+
+def resident_memory() -> int:
+    """Return the resident bytes of this process now."""
+    if LINUX:  # an environment that was made for an older harness may lack psutil
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def forget_peak_memory() -> None:
+    """Return free memory to the kernel, and reset its record of this process's peak memory."""
+    if not LINUX:
+        return
+    # Without glibc, e.g. on Alpine, the C library decides by itself.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int | None:
+    """Return the peak of this process's resident bytes since :func:`forget_peak_memory`, or since
+    the start. Return None if the system cannot reset its record, as ``getrusage`` cannot."""
+    if not LINUX:
+        return None
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match is not None
+    return int(match[1]) * 1024
+
+
+# Processors.
+
+
+def usable_cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def restrict_cores(count: int) -> None:
+    """Let this process, and all that it starts, use only ``count`` cores. Do nothing on systems
+    that do not offer this, such as macOS."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+@cache
+def processor_name() -> str:
+    """Return the model of the processor."""
+    for line in _processor_lines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    import subprocess
+
+    name = ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]  # macOS
+        name = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip()
+    return name or platform.processor() or "unknown"
+
+
+@cache
+def processor_features() -> str:
+    """Return the model and the features of the processor, on which compiled code and rounding
+    errors depend."""
+    keys = ("model name", "flags", "Features")
+    found = dict.fromkeys(line for line in _processor_lines() if line.startswith(keys))
+    return "\n".join(found) or f"{platform.machine()} {processor_name()}"
+
+
+def _processor_lines() -> list[str]:
+    with contextlib.suppress(OSError):
+        if LINUX:
+            text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+            return text.splitlines()
+    return []
+
+
+def read_clocks() -> dict[str, object]:
+    """Return the governor and the clock frequencies (in MHz) of the first core, as far as they can
+    be read."""
+    clocks: dict[str, object] = {}
+    with contextlib.suppress(OSError):
+        clocks["governor"] = (_CPU / "scaling_governor").read_text().strip()
+        clocks["highest_mhz"] = int((_CPU / "cpuinfo_max_freq").read_text()) / 1000
+    for line in _processor_lines():
+        if clock := re.fullmatch(r"cpu MHz\s*: ([\d.]+)", line):
+            return {**clocks, "mhz": float(clock[1])}
+    return clocks
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the processor seconds that all threads of a process have used since it started.
+
+    The resolution is 10 ms on systems other than Linux.
     """
-    if not hasattr(os, "pidfd_open"):
-        raise UsageError(
-            f"backends run only on Linux, but this is {sys.platform} (without os.pidfd_open): use "
-            "WSL 2 on Windows, or a Linux container such as Docker's; explain, differences, list, "
-            "schema, report and compare run here"
-        )
+    if LINUX:  # the id of another process's CPU clock, computed like clock_getcpuclockid(3)
+        return time.clock_gettime((~pid << 3) | 2)
+    import psutil
+
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def read_waits(pid: int) -> tuple[float, float]:
+    """Return the seconds that the main thread of a process has waited for a free core since it
+    started, and the number of these waits; (0, 0) if unknown."""
+    with contextlib.suppress(OSError):
+        if LINUX:
+            text = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text()
+            _, nanoseconds, times = text.split()
+            return int(nanoseconds) / 1e9, float(times)
+    return 0.0, 0.0

@@ -17,7 +17,7 @@ from functools import wraps
 from typing import Any, Literal
 
 from harness.errors import HarnessError
-from harness.runtime.memory import available
+from harness.files.system import available_memory
 
 # Work that needs fewer bytes than this skips the memory check.
 _SMALL = 64 << 20
@@ -143,7 +143,7 @@ def _reserved(need_bytes: int) -> Iterator[None]:
         reserved_by_others = sum(
             reserved for thread, reserved in tuple(_reserved_bytes.items()) if thread != thread_id
         )
-        available_bytes = max(0.0, _SHARE * available() - reserved_by_others)
+        available_bytes = max(0.0, _SHARE * available_memory() - reserved_by_others)
         if need_bytes > available_bytes:
             raise OracleFault(
                 f"the oracle needs about {need_bytes / 2**30:,.1f} GiB of memory, but may use "

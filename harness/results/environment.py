@@ -6,15 +6,13 @@ import contextlib
 import hashlib
 import os
 import platform
-import re
 from pathlib import Path
 
 from pydantic import Field
 
 from harness.files.forms import Form
-from harness.files.system import memory
+from harness.files.system import memory, processor_name, read_clocks, usable_cores
 
-CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 # Files with the random id that a system gets at installation; see machine-id(5).
 NUMBERS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
@@ -84,15 +82,15 @@ def describe_machine(*, timed: bool = False) -> Machine:
     description = Machine(
         host=platform.node(),
         id=machine_identity(),
-        cpu=_read_cpu_model(),
+        cpu=processor_name(),
         cores=os.cpu_count(),
-        usable_cores=len(os.sched_getaffinity(0)),
+        usable_cores=usable_cores(),
         memory=memory(),
         kernel=f"{platform.system()} {platform.release()}",
         architecture=platform.machine(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
     )
-    return description.model_copy(update=_read_clocks()) if timed else description
+    return description.model_copy(update=read_clocks()) if timed else description
 
 
 def machine_identity() -> str:
@@ -105,27 +103,5 @@ def machine_identity() -> str:
     for path in NUMBERS:
         with contextlib.suppress(OSError):
             number = number or path.read_text().strip()
-    parts = "\n".join(("harness", number, platform.node(), _read_cpu_model()))
+    parts = "\n".join(("harness", number, platform.node(), processor_name()))
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
-
-
-def _read_cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
-
-
-def _read_clocks() -> dict[str, object]:
-    """Return the governor and the clock frequencies (in MHz) of the first core, as far as they can
-    be read."""
-    clocks: dict[str, object] = {}
-    with contextlib.suppress(OSError):
-        clocks["governor"] = (CPU / "scaling_governor").read_text().strip()
-        clocks["highest_mhz"] = int((CPU / "cpuinfo_max_freq").read_text()) / 1000
-    with contextlib.suppress(OSError):
-        clock = re.search(r"cpu MHz\s*: ([\d.]+)", Path("/proc/cpuinfo").read_text())
-        if clock:
-            clocks["mhz"] = float(clock[1])
-    return clocks

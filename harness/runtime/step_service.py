@@ -13,7 +13,8 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.errors import UsageError
-from harness.runtime import memory, promises
+from harness.files.system import forget_peak_memory, peak_memory
+from harness.runtime import promises
 from harness.runtime.answers import (
     Arrays,
     Count,
@@ -355,12 +356,12 @@ class StepService:
         """Return a dictionary with the peak bytes of this process (``resident``) and of the
         ``device`` since :meth:`prepare`."""
         return {
-            "resident": memory.peak(),
+            "resident": peak_memory(),
             "device": promises.check_memory(self.backend.device_memory(), "device_memory()"),
         }
 
     def _forget_peaks(self) -> None:
-        memory.forget_peak()
+        forget_peak_memory()
         self.backend.forget_device_memory()
 
     def peaks(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import tempfile
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.errors import UsageError
+from harness.files.system import open_shared_file, opening
 
 
 class Shared:
@@ -35,16 +35,16 @@ class Shared:
         dtype = np.dtype(np.uint8)
         with contextlib.ExitStack() as undo:
             try:
-                file = undo.enter_context(tempfile.TemporaryFile(buffering=0))
+                file, self._place = open_shared_file()
             except OSError as error:
                 raise _disk_error(error) from None
+            undo.callback(file.close)
             for piece in pieces:
                 dtype = piece.dtype
                 _write(file.fileno(), np.ascontiguousarray(piece).data.cast("B"))
-            # A second file descriptor, open as long as other processes may map the file.
-            self._handle = os.dup(file.fileno())
-        weakref.finalize(self, os.close, self._handle)
-        self.array = _map(self._handle, dtype)
+            self.array = _map(file.fileno(), dtype)
+            # Keep the file open as long as other processes may map it.
+            weakref.finalize(self, undo.pop_all().close)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -52,8 +52,7 @@ class Shared:
     def describe_location(self) -> dict[str, str]:
         """Return the location of the vector (a path and the dtype), which other processes pass to
         :func:`map_vector`. It is valid as long as this object lives."""
-        place = f"/proc/{os.getpid()}/fd/{self._handle}"
-        return {"place": place, "dtype": self.array.dtype.str}
+        return {"place": self._place, "dtype": self.array.dtype.str}
 
 
 def map_vector(location: Mapping[str, str]) -> Array:
@@ -63,7 +62,7 @@ def map_vector(location: Mapping[str, str]) -> Array:
     Raises:
         OSError: the process that created the vector has ended.
     """
-    handle = os.open(location["place"], os.O_RDONLY | os.O_CLOEXEC)
+    handle = os.open(location["place"], opening("RDONLY", "CLOEXEC"))
     try:
         return _map(handle, np.dtype(location["dtype"]))
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import geometric_mean
@@ -13,6 +12,7 @@ from rich.console import Console
 from harness.environments.columns import skipped_messages
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.forms import plain
+from harness.files.system import usable_cores
 from harness.files.user_file import displayed
 from harness.language.axes import describe_missing_sizes
 from harness.language.model import notes_on
@@ -108,7 +108,7 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], options: BenchOpt
         if request.shard is not None:
             of = f"{len(bench.plan.groups)} of {len(bench.plan.every)} groups"
             progress.bar.line(f"shard {request.shard}: {of}")
-        if busy := warn_if_busy(Load.now(), len(os.sched_getaffinity(0))):
+        if busy := warn_if_busy(Load.now(), usable_cores()):
             progress.bar.line(busy)
         try:
             results = bench.run()

@@ -7,10 +7,10 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from harness.arrays import Arrays
+from harness.files.system import processor_seconds, read_waits
 from harness.runtime.step_service import StepService
 from harness.timing.request import Entry, Group, TimedCell
 from harness.timing.workload import ROTATING, Batch, StepValues, TimedCase
@@ -374,19 +374,12 @@ class Contestant:
     def _read_waits(self) -> tuple[float, float]:
         """Return the seconds that the worker has waited for a free CPU core since it started, and
         the number of these waits; (0, 0) if unknown."""
-        pid = self.worker.pid
-        try:
-            _, nanoseconds, times = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
-        except OSError:
-            return 0.0, 0.0
-        return int(nanoseconds) / 1e9, float(times)
+        return read_waits(self.worker.pid or 0)
 
     def processor(self) -> float:
         """Return the processor seconds that all threads of the worker have used since it
         started."""
-        pid = self.worker.pid
-        # The id of another process's CPU clock, computed like clock_getcpuclockid(3) on Linux.
-        return time.clock_gettime((~pid << 3) | 2) if pid else 0.0
+        return processor_seconds(self.worker.pid) if self.worker.pid else 0.0
 
     def latencies(self, count: int) -> list[float]:
         """Return the seconds of each of ``count`` single steps: the worker waits for the end of

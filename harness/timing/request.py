@@ -4,7 +4,6 @@ it."""
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from harness.command.declared import build, check_ranges
 from harness.command.ranges import SIZES
 from harness.environments.columns import choose
 from harness.errors import UsageError, check_known, did_you_mean
+from harness.files.system import usable_cores
 from harness.language.axes import FREE_SIZES, describe_missing_sizes, select_known_sizes
 from harness.language.library import Library, lesson6
 from harness.language.model import Spec, load_specs
@@ -74,7 +74,7 @@ class BenchRequest(TimingOptions):
     @property
     def thread_count(self) -> int:
         """The number of threads that each backend may use."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or usable_cores()
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from harness.cluster.on_ray import Cluster, ClusterNode, Lost, Queue, spread
+from harness.files.system import usable_cores
 from harness.oracle.case import BYTES, SECONDS, entries_of
 from harness.oracle.time_limit import OracleFault, TimeLimit, with_time_limit, within_limits
 from harness.results.merging import join_speeds
@@ -63,7 +63,7 @@ class LocalTimer:
         start, threads = Load.now(), float(self._request.thread_count)
         results = self._measure_group(group)
         load = Load(start, self._own, Load.now(), threads)
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         for result in results:
             refused = result.status == "refused" and result.reason != NO_NUMBER
             if refused and (other := describe_other_load(load, cores)):

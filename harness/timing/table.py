@@ -112,7 +112,7 @@ def make_details_table(results: Sequence[TimedResult]) -> Grid:
         "warm-up": lambda r: (
             f"{r.record.warm_up['steps']}{'' if r.record.warm_up['steady'] else ' unsteady'}"
         ),
-        "MiB": lambda r: f"{r.record.memory['resident'] / 2**20:.0f}",
+        "MiB": lambda r: _format_mebibytes(r.record.memory["resident"]),
     }
     grid = Grid("further measurements", ["cell", *columns], alike=False)
     for result in results:
@@ -121,6 +121,10 @@ def make_details_table(results: Sequence[TimedResult]) -> Grid:
             name = f"{cell.spec.removeprefix('lesson6/')} {cell.backend} {cell.mode} b{cell.batch}"
             grid.rows.append([name, *(show(result) for show in columns.values())])
     return grid
+
+
+def _format_mebibytes(count: int | None) -> str:
+    return "-" if count is None else f"{count / 2**20:.0f}"
 
 
 def _format_share(result: TimedResult, name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from harness.command.declared import check_ranges
 from harness.command.ranges import SIZES
 from harness.environments.columns import choose_one
 from harness.errors import UsageError, check_known
+from harness.files.system import usable_cores
 from harness.files.user_file import MAX_WEIGHTS
 from harness.language.model import Spec, load_spec
 from harness.language.schema import ArrayFile
@@ -47,7 +47,7 @@ class TrainRequest(TrainingOptions):
     def launch(self) -> Launch:
         """The description of the worker to start: its backend, interpreter, environment variables
         and number of cores."""
-        cores = self.threads or len(os.sched_getaffinity(0))
+        cores = self.threads or usable_cores()
         environment = {**thread_settings(cores), **self.environment}
         return Launch(
             self.backend, self.python or sys.executable, environment, service=SERVICE, cores=cores

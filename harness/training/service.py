@@ -11,10 +11,11 @@ import numpy as np
 
 from harness.arrays import Arrays
 from harness.errors import UsageError
+from harness.files.system import resident_memory
 from harness.language.added_slots import AVERAGED
 from harness.language.initial_values import initial_state
 from harness.program.signature import group_of
-from harness.runtime import memory, promises, service
+from harness.runtime import promises, service
 from harness.runtime.answers import Beginning, MemoryAnswer, Snapshot
 from harness.runtime.backend import Backend
 from harness.runtime.session import open_session
@@ -169,7 +170,7 @@ class TrainService:
         """Return two numbers of bytes: ``resident`` is the memory that this process uses now, and
         ``device`` the peak memory of the device in this training."""
         return {
-            "resident": memory.resident(),
+            "resident": resident_memory(),
             "device": promises.check_memory(self.backend.device_memory(), "device_memory()"),
         }
 

@@ -1,8 +1,7 @@
 """Exchange of messages with a worker process, within a deadline and a memory limit.
 
-A call waits both for the answer on the socket and for the end of the process, which its pidfd
-reports. The end of the stream alone would not show it: a forked grandchild may keep the stream open
-forever.
+A call waits both for the answer on the socket and for the end of the process. The end of the stream
+alone would not show it: a forked grandchild may keep the stream open forever.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def exchange(
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     next_watch = time.monotonic() + TICK
     poll = select.poll()
-    poll.register(process.pidfd, select.POLLIN)
+    poll.register(*process.watch)
     poll.register(connection, select.POLLIN | (select.POLLOUT if request else 0))
     while True:
         wait = max(0.0, min(next_watch, deadline) - time.monotonic())
@@ -66,7 +65,7 @@ def exchange(
             if events & ~select.POLLOUT and reader.advance(connection):
                 return reader.message
             # Accept a complete answer even if the process has ended since.
-            if process.pidfd in ready and _read_last_frame(reader, connection):
+            if process.watch[0] in ready and _read_last_frame(reader, connection):
                 return reader.message
         except (frames.EndOfStream, frames.FrameError, OSError) as error:
             raise LostWorker("crashed", "" if process.has_ended(_CLOSING) else str(error)) from None

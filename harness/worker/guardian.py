@@ -2,107 +2,60 @@
 
 It is started as ``python -m harness.worker.guardian PARENT MODULE ARGUMENTS --report N`` and forks
 before any large import. The child becomes the worker by running ``MODULE.main(ARGUMENTS)``; the
-supervisor only waits. The supervisor is a *subreaper*: it becomes the parent of every descendant
-whose own parent has ended. Even a daemon (two forks and a setsid) therefore cannot escape. The
-supervisor kills all descendants when the worker ends, or when it gets a signal to end. The kernel
-sends such a signal when the parent ends.
+supervisor only waits. On Linux the supervisor is a *subreaper*: it becomes the parent of every
+descendant whose own parent has ended. Even a daemon (two forks and a setsid) therefore cannot
+escape. The supervisor kills all descendants when the worker ends, when it gets a signal to end, or
+when its parent ends.
 
 It writes two lines to the file descriptor N. The first is the worker's process number, at the
 start. The second is the worker's exit status, when all processes have ended. If the second line is
-missing, the supervisor itself was killed. Linux only.
+missing, the supervisor itself was killed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import os
 import signal
 import sys
-from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-_TITLE = b"harness-guardian"
-# Seconds before a killed descendant is checked again.
-_PAUSE = 0.02
-
-
-def ending_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals to send to a supervisor so that it ends all its processes. SIGCONT is one
-    of them, because a supervisor may have been stopped (SIGSTOP)."""
-    return signal.SIGTERM, signal.SIGCONT
+from harness.worker import ending
 
 
 def main() -> None:
     """Fork this process into supervisor and worker. The supervisor never returns from this
     function."""
     parent, module, *arguments, _, report = sys.argv[1:]
-    _signal_at_end_of(int(parent), signal.SIGTERM)
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    ending.end_with(int(parent), signal.SIGTERM)
+    ending.adopt_orphans()
     # The parent may ignore SIGCHLD, and a child process inherits that. Ended children would then
     # vanish without a signal.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     guardian, worker = os.getpid(), os.fork()
     if worker:
-        _supervise(worker, int(report))
+        _supervise(worker, int(report), int(parent))
     os.close(int(report))
     os.setsid()
-    _signal_at_end_of(guardian, signal.SIGKILL)
+    ending.end_with(guardian, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     importlib.import_module(module).main(arguments)
 
 
-def children(pid: int) -> list[int]:
-    """Return the process ids of the processes whose parent is ``pid``. If processes end during the
-    call, some children may be missing."""
-    pids: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            pids += map(int, file.read_text().split())
-    return pids
-
-
-def is_supervisor(pid: int) -> bool:
-    """Return whether the process ``pid`` is a supervisor. If it is, a signal suffices to end it and
-    its worker."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == _TITLE
-    return False
-
-
-def _signal_at_end_of(parent: int, number: signal.Signals) -> None:
-    """Make the kernel send the signal ``number`` to this process when its parent ends. More
-    precisely, the signal is sent when the thread of the process ``parent`` ends that has started
-    this process."""
-    _prctl(_PR_SET_PDEATHSIG, number)
-    # If the parent ended before the prctl, the signal never comes.
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _prctl(option: int, value: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-def _supervise(worker: int, report: int) -> None:
-    """Wait until the worker ends or a signal comes; then end all processes of the worker, and exit.
-    ``report`` is the file descriptor for the worker's process id and exit status."""
+def _supervise(worker: int, report: int, parent: int) -> None:
+    """Wait until the worker or the process ``parent`` ends, or a signal comes; then end all
+    processes of the worker, and exit. ``report`` is the file descriptor for the worker's process id
+    and exit status."""
     # Close this copy of the worker's socket, because the parent waits for the end of the stream.
     os.closerange(3, report)
     os.closerange(report + 1, 256)
-    _take_title()
+    ending.take_title()
     _report_number(report, worker)
     status: int | None = None
-    ending = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-    while status is None:
-        # All signals are blocked, so none is lost between two waits.
-        if signal.sigwait({*ending, signal.SIGCHLD}) in ending:
-            break
-        status = _reap(worker)
+    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+    while status is None and ending.wait_for_signal(numbers, parent) not in numbers:
+        status, _ = _reap(worker)
     _report_number(report, _end_all(worker, status))
     os._exit(0)
 
@@ -113,33 +66,28 @@ def _report_number(report: int, number: int) -> None:
 
 
 def _end_all(worker: int, status: int | None) -> int:
-    """Kill all descendants, and wait until they have ended; return the worker's exit status.
-    ``status`` is that exit status if the worker has already ended, else None."""
+    """Kill all processes of the worker, and wait until they have ended; return the worker's exit
+    status. ``status`` is that exit status if the worker has already ended, else None."""
     refused: set[int] = set()
     while True:
-        remaining = set(children(os.getpid())) - refused
-        for child in remaining:
-            if not _kill(child):
-                refused.add(child)
-        new_status = _reap(worker)
+        for pid in ending.doomed_processes() - refused:
+            if not _kill(pid):
+                refused.add(pid)
+        new_status, childless = _reap(worker)
         status = new_status if status is None else status
-        if status is not None and (_has_no_children() or (refused and not remaining)):
+        alone = childless or refused
+        if status is not None and alone and not ending.doomed_processes() - refused:
             return status
-        signal.sigtimedwait({signal.SIGCHLD}, _PAUSE)
+        ending.pause_for_child()
 
 
-def _kill(child: int) -> bool:
-    """Kill a child and its process group; return False if the system does not allow that.
-
-    Only direct children are killed, because the kernel cannot reuse their process ids before the
-    supervisor has waited for them. Descendants whose parent has ended become direct children, and
-    are killed later.
-    """
+def _kill(pid: int) -> bool:
+    """Kill a process and its process group; return False if the system does not allow that."""
     try:
-        group = os.getpgid(child)
+        group = os.getpgid(pid)
         if group != os.getpgid(0):
             os.killpg(group, signal.SIGKILL)
-        os.kill(child, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
     except PermissionError:
         return False
     except ProcessLookupError:
@@ -147,33 +95,17 @@ def _kill(child: int) -> bool:
     return True
 
 
-def _reap(worker: int) -> int | None:
-    """Remove all ended children from the process table (wait for them). If the worker is one of
-    them, return its exit status."""
+def _reap(worker: int) -> tuple[int | None, bool]:
+    """Remove all ended children from the process table (wait for them). Return the worker's exit
+    status if the worker is one of them, and whether no child is left."""
     status = None
-    with contextlib.suppress(ChildProcessError):
+    try:
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == worker:
                 status = ended[1]
-    return status
-
-
-def _has_no_children() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return True
-    return False
-
-
-def _take_title() -> None:
-    """Change the name of this process in process lists, which show it as a copy of the worker
-    otherwise."""
-    with contextlib.suppress(OSError):  # /proc may be read-only
-        Path("/proc/self/comm").write_bytes(_TITLE[:15])
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        start, end = int(fields[45]), int(fields[46])
-        ctypes.memmove(start, _TITLE.ljust(end - start, b"\0")[: end - start], end - start)
+        return status, True
+    return status, False
 
 
 if __name__ == "__main__":

@@ -1,16 +1,13 @@
 """Worker processes: start them, record their output, measure their memory, and end them reliably.
 One permanent thread starts them all.
 
-Each start runs a supervisor (:mod:`harness.worker.guardian`) whose child is the worker. Linux only:
-the code uses pidfd, PR_SET_PDEATHSIG and /proc.
+Each start runs a supervisor (:mod:`harness.worker.guardian`) whose child is the worker.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
-import itertools
 import os
 import queue
 import select
@@ -19,33 +16,29 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 
 from harness.command.interrupts import before_leaving
-from harness.files.system import check_workers
-from harness.worker.guardian import children, ending_signals, is_supervisor
+from harness.files.system import check_workers, free_start, set_append
+from harness.worker.ending import (
+    TOKEN_VARIABLE,
+    end_abandoned,
+    end_holders,
+    ending_signals,
+    members,
+    new_token,
+    open_watch,
+)
 
 LOG_TAIL = 64 << 10
 """The number of bytes at the end of a log that are kept."""
 
 _LOG_ON_DISK = 16 << 20
-# Flags of linux/falloc.h: free the blocks of a part of a file, but keep the file's size.
-_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 # After so many reads the log is cut, because a worker that still prints will soon print more.
 _READ_AGAIN = 10
 # The bytes of a block in struct stat, which are the same on every file system.
 _BLOCK = 512
-
-
-def _free_start(handle: int, size: int) -> bool:
-    """Free the disk space of the first ``size`` bytes of a file (``handle`` is its file
-    descriptor). Return False if the file system cannot do that."""
-    fallocate = ctypes.CDLL(None).fallocate
-    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
-    return bool(fallocate(handle, _KEEP_SIZE | _PUNCH_HOLE, 0, size) == 0)
 
 
 class Log:
@@ -60,11 +53,7 @@ class Log:
         self._tail = b""
         self._dropped = 0
         self._lock = threading.Lock()
-        import fcntl
-
-        # Set O_APPEND, so that the worker writes at the new end after the file is cut.
-        flags = fcntl.fcntl(self.fileno(), fcntl.F_GETFL)
-        fcntl.fcntl(self.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
+        set_append(self.fileno())  # the worker writes at the new end after the file is cut
 
     def fileno(self) -> int:
         return self._file.fileno()
@@ -89,7 +78,7 @@ class Log:
             if status.st_blocks * _BLOCK <= _LOG_ON_DISK:
                 return
             size = status.st_size
-            if _free_start(self.fileno(), size - LOG_TAIL):
+            if free_start(self.fileno(), size - LOG_TAIL):
                 return
             # The file system cannot free a part of a file.
             for _ in range(_READ_AGAIN):
@@ -117,105 +106,14 @@ class Log:
         return os.pread(self.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
 
 
-# Find processes that have outlived their worker. Normally the supervisor ends all processes of its
-# worker, so this code is for a supervisor that was killed. Every worker gets a token in an
-# environment variable, which its processes inherit. The token holds the namespace of process
-# numbers, the number and start time of the harness process, and the number of the worker. A
-# supervisor that is alive gets a signal and is not killed, because it also finds processes that
-# have cleared their environment.
-
-TOKEN_VARIABLE = "HARNESS_WORKER"
-
-_END_SECONDS = 1.0
-_numbers = itertools.count()
-
-
-def new_token() -> str:
-    """Return a new token: a text that no other worker has. All processes of a worker have it in an
-    environment variable, so they can be found."""
-    return f"{_namespace()} {os.getpid()} {_start_time(os.getpid())} {next(_numbers)}"
-
-
-def end_holders(token: str) -> None:
-    """Kill all processes of the worker with this token. If they start new processes, continue to
-    kill for at most a second."""
-    _end_matching(lambda found: found == token)
-
-
-def end_abandoned() -> None:
-    """Kill processes of workers whose harness process has ended."""
-    _end_matching(_is_abandoned)
-
-
-def _end_matching(is_doomed: Callable[[str], bool]) -> None:
-    end = time.monotonic() + _END_SECONDS
-    while [
-        pid for pid in _processes() if _end_if_matching(pid, is_doomed)
-    ] and time.monotonic() < end:
-        time.sleep(0.01)
-
-
-def _end_if_matching(pid: int, is_doomed: Callable[[str], bool]) -> bool:
-    """Kill the process ``pid`` if the function ``is_doomed`` returns True for its token (the text
-    that identifies its worker). Return whether a living process was killed."""
-    if not is_doomed(_token_of(pid)):
-        return False
-    with contextlib.suppress(OSError):
-        pidfd = os.pidfd_open(pid)
-        try:
-            # Check again, because the number may have been reused before the pidfd was opened.
-            if is_doomed(_token_of(pid)):
-                for number in ending_signals() if is_supervisor(pid) else (signal.SIGKILL,):
-                    signal.pidfd_send_signal(pidfd, number)
-                return True
-        finally:
-            os.close(pidfd)
-    return False
-
-
-def _is_abandoned(token: str) -> bool:
-    namespace, _, rest = token.partition(" ")
-    pid, _, rest = rest.partition(" ")
-    started, _, _ = rest.partition(" ")
-    # In another namespace (of a container), the same process number means another process.
-    if namespace != _namespace() or not pid.isdecimal():
-        return False
-    return _start_time(int(pid)) != started
-
-
-def _processes() -> Iterator[int]:
-    return (int(entry) for entry in os.listdir("/proc") if entry.isdecimal())
-
-
-def _token_of(pid: int) -> str:
-    """Return the token of a process, i.e. the text that identifies its worker. It is empty if the
-    process has no token, has ended, or belongs to another user."""
-    prefix = TOKEN_VARIABLE.encode() + b"="
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            if entry.startswith(prefix):
-                return entry[len(prefix) :].decode("utf-8", "replace")
-    return ""
-
-
-def _namespace() -> str:
-    return os.readlink("/proc/self/ns/pid")
-
-
-def _start_time(pid: int) -> str:
-    """Return the start time of a process in clock ticks; empty if the process has ended."""
-    with contextlib.suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] in "ZX" else fields[19]
-    return ""
-
-
 _REAP_SECONDS = 1.0
 _WATCH_SECONDS = 0.5
 
 
 class Process:
-    """A running worker process: its socket, its output (log), and the pidfd of its supervisor.
+    """A running worker process: its socket, its output (log), and its supervisor.
+
+    ``poll.register(*process.watch)`` makes a poll report the end of the supervisor.
 
     The supervisor ends only after the worker, and after all processes that the worker has started.
     """
@@ -226,7 +124,7 @@ class Process:
 
         Raises:
             OSError: the command cannot be started.
-            UsageError: this system is not Linux.
+            UsageError: workers cannot run on this system.
         """
         check_workers()
         self.log = Log()
@@ -249,7 +147,7 @@ class Process:
         finally:
             theirs.close()
             os.close(report)
-        self.pidfd = os.pidfd_open(self._popen.pid)
+        self.watch = open_watch(self._popen.pid, self._report)
         self.connection.setblocking(False)
         os.set_blocking(self._report, False)
 
@@ -276,7 +174,7 @@ class Process:
     def has_ended(self, wait: float = 0.0) -> bool:
         """Return whether the process has ended; wait for its end at most ``wait`` seconds."""
         poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
+        poll.register(*self.watch)
         return bool(poll.poll(wait * 1000))
 
     def end(self) -> int | None:
@@ -298,7 +196,7 @@ class Process:
                 code = os.waitstatus_to_exitcode(status)
             case _:  # the supervisor was killed before it finished
                 end_holders(self._token)
-        os.close(self.pidfd)
+        os.close(self.watch[0])
         self._close()
         return code
 
@@ -310,7 +208,7 @@ class Process:
         """
         import psutil
 
-        processes, total = _descendants(self._popen.pid), 0
+        processes, total = members(self._popen.pid, self._token), 0
         for pid in processes:
             with contextlib.suppress(psutil.Error, OSError):
                 process = psutil.Process(pid)
@@ -410,13 +308,6 @@ def _signal_to_end(guardian: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         for number in ending_signals():
             os.kill(guardian, number)
-
-
-def _descendants(pid: int) -> list[int]:
-    pids: list[int] = []
-    for child in children(pid):
-        pids += [child, *_descendants(child)]
-    return pids
 
 
 atexit.register(kill_all)

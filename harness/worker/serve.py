@@ -10,7 +10,7 @@ seconds}``. The answer to a failed call is ``{id, status, kind, message, traceba
 seconds}``, with status ``error`` or ``out-of-memory``. If ``spent`` is true, the parent must not
 send further calls to this process. Before the first call, the worker sends a greeting in the format
 of an answer. Its value describes the worker. If the backend cannot be loaded, the greeting is an
-``error``, and the process ends. Linux only.
+``error``, and the process ends.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from types import ModuleType
 from typing import Any
 
 from harness.errors import HarnessError, blamed, shorten
+from harness.files.system import restrict_cores
 from harness.program.primitives import OFFERED
 from harness.runtime import plugins, promises
 from harness.runtime.code_digest import digest
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.cores is not None:
         # XLA and other libraries take the number of cores from this setting, and threads inherit
         # it.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+        restrict_cores(options.cores)
     faulthandler.enable()
     connection = socket.socket(fileno=options.fd)
     started = time.perf_counter()

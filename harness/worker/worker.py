@@ -1,7 +1,7 @@
 """A worker process, which runs one backend. It keeps running between calls, and is restarted after
 a crash.
 
-:mod:`harness.worker.exchange` enforces the limits of time and memory. Linux only.
+:mod:`harness.worker.exchange` enforces the limits of time and memory.
 """
 
 from __future__ import annotations

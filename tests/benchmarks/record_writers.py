@@ -24,10 +24,10 @@ from marked import put
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.files.atomic import write_whole
+from harness.files.system import peak_memory
 from harness.files.user_file import MAX_RECORDS
 from harness.results.file import RecordWriter, parse_line, read_records
 from harness.results.lines import End, Result
-from harness.runtime.memory import peak
 
 RECORD = Path(__file__).with_suffix(".json")
 Lines = list[dict[str, Any]]
@@ -83,7 +83,7 @@ def reading(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    before = peak()
+    before = peak_memory()
     began = time.process_time()
     records = read_records(path)
     seconds = time.process_time() - began
@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
         "torn": records.torn is not None or bool(records.repaired),
         "bytes": path.stat().st_size,
         "seconds": seconds,
-        "memory": peak() - before,
+        "memory": peak_memory() - before,
     }
 
 

@@ -17,11 +17,11 @@ from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents
 from harness.checking.shared_cases import SharedCases
+from harness.files.system import resident_memory
 from harness.language.library import Library
 from harness.language.model import ModelCollection, load_spec
 from harness.oracle.case import Case
 from harness.results.cell import CellResult
-from harness.runtime.memory import resident
 
 # In bytes a spec: what the report says of the 44 findings of its two cells, and no array.
 ALLOWED = 64 << 10
@@ -49,7 +49,7 @@ def test_memory_of_a_run_is_flat(tmp_path: Path, count: int, checks: tuple[str, 
             self.ended_cells += 1
             if self.ended_cells in (count, 2 * count):  # half, and all
                 gc.collect()
-                marks.append(resident())
+                marks.append(resident_memory())
 
     names = folder_of(tmp_path, count)
     request = Request(names, ("numpy",), folders=(tmp_path,), checks=checks)

@@ -146,6 +146,7 @@ def test_ctrl_c_at_any_moment(name: str, made: Path) -> None:
             break
 
 
+@pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("name", ["check", "generate", "train", "explain"])
 def test_other_signals_end_a_command_likewise(
@@ -155,6 +156,7 @@ def test_other_signals_end_a_command_likewise(
         assert interrupted(made, (name, *COMMANDS[name]), moment, number)
 
 
+@pytest.mark.usefixtures("system")
 def test_a_second_signal_does_not_cut_the_ending_short(made: Path) -> None:
     run = started(made, ("check", *COMMANDS["check"]))
     time.sleep(0.8)

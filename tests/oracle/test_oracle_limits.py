@@ -17,12 +17,12 @@ from wording import Wording
 from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
 from harness.checking.runner import Report
+from harness.files import system
 from harness.language.model import load_spec
 from harness.oracle import time_limit
 from harness.oracle.case import SECONDS, Case
 from harness.oracle.oracle import TABLE, Oracle
 from harness.oracle.time_limit import OracleFault, TimeLimit, spent, with_time_limit, within_limits
-from harness.runtime import memory
 
 pytestmark = pytest.mark.alone
 
@@ -135,10 +135,10 @@ TOO_LARGE = {
 @pytest.mark.parametrize("name", TOO_LARGE)
 def test_sizes_that_do_not_fit_are_refused_at_once(name: str) -> None:
     sizes, verdict = TOO_LARGE[name]
-    before = memory.resident()
+    before = system.resident_memory()
     with over_within(5.0):
         report = run(specs=(SPEC,), sizes=sizes, timeout=3e7)
-    assert memory.resident() - before < 100 << 20
+    assert system.resident_memory() - before < 100 << 20
     assert [r.verdict for r in report.results] == [verdict] * 2
     assert all("GiB" in r.findings[0].detail for r in report.results)
     assert report.exit_code == 3
@@ -174,7 +174,7 @@ def test_memory_that_runs_out_in_the_middle_is_told(
 
 
 def test_what_others_have_asked_for_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time_limit, "available", lambda: 1000 << 20)
+    monkeypatch.setattr(time_limit, "available_memory", lambda: 1000 << 20)
     go, done = threading.Event(), threading.Event()
 
     def other() -> None:
@@ -252,9 +252,9 @@ def test_no_time_that_is_left_is_told_as_such(wording: Wording) -> None:
 
 
 def test_available_memory_heeds_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0 < memory.available() < 1 << 50
-    monkeypatch.setattr(memory, "_allowed_by_groups", lambda: [1 << 20])
-    assert memory.available() == 1 << 20
+    assert 0 < system.available_memory() < 1 << 50
+    monkeypatch.setattr(system, "_allowed_by_groups", lambda: [1 << 20])
+    assert system.available_memory() == 1 << 20
 
 
 @pytest.mark.slow

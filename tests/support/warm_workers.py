@@ -25,6 +25,7 @@ from typing import Any
 
 from harness.runtime.hookspecs import COMPILED_CODE
 from harness.worker import guardian, process
+from harness.worker.ending import TOKEN_VARIABLE
 
 # Folders of tests about processes, their starts, or time: their workers start normally.
 COLD = ("cluster", "command", "environments", "fuzz", "timing", "worker")
@@ -37,7 +38,7 @@ FRAMEWORKS = {
     "keras-torch": "torch",
 }
 # Variables that may differ between workers of one kind.
-CHANGING = ("PYTEST_CURRENT_TEST", process.TOKEN_VARIABLE, COMPILED_CODE)
+CHANGING = ("PYTEST_CURRENT_TEST", TOKEN_VARIABLE, COMPILED_CODE)
 # The largest number of processes to fork from; each may need half a gigabyte of memory.
 MOST = 3
 

@@ -21,6 +21,7 @@ from small_models import ONE_LAYER
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.checking.runner import Report
+from harness.files.system import PORTABLE
 from harness.results.cell import CellResult
 from harness.results.findings import Verdict
 
@@ -69,8 +70,12 @@ class Run:
 
 
 @functools.cache
-def run(stage: str, hanging: bool) -> Run:
+def run(stage: str, hanging: bool, system: str) -> Run:
     kinds = [kind for kind in KINDS if (kind in HANGING) == hanging]
+    # Only Linux ends a daemon that has emptied its environment, and what forks without a pause.
+    escaped = int(system == PORTABLE and "litter" in kinds)
+    if system == PORTABLE and "multiply" in kinds:
+        kinds.remove("multiply")
     mark = uuid.uuid4().hex
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         models = Path(name) / "models"
@@ -96,14 +101,16 @@ def run(stage: str, hanging: bool) -> Run:
         with Engine(request) as engine:
             report = engine.run()
         seconds = time.monotonic() - started
-        return Run(report, seconds, not wait_until(lambda: not marked(mark), 1.5))
+        return Run(report, seconds, not wait_until(lambda: len(marked(mark)) == escaped, 1.5))
 
 
 @pytest.mark.parametrize("stage", sampled(STAGES, ["gradients"]))
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_gets_its_verdict(kind: str, stage: str) -> None:
+def test_each_kind_gets_its_verdict(kind: str, stage: str, system: str) -> None:
+    if (kind, system) == ("multiply", PORTABLE):
+        pytest.skip("only Linux ends processes that fork without a pause")
     verdict, words = KINDS[kind]
-    found = run(stage, kind in HANGING).of("faulty-numpy")
+    found = run(stage, kind in HANGING, system).of("faulty-numpy")
     result = found[kind]
     assert result.verdict == verdict, result.first_fault
     if words:
@@ -115,8 +122,8 @@ def test_each_kind_gets_its_verdict(kind: str, stage: str) -> None:
 
 @pytest.mark.parametrize("stage", sampled(STAGES, ["gradients"]))
 @pytest.mark.parametrize("hanging", [True, False])
-def test_others_are_unharmed_and_nothing_is_left(stage: str, hanging: bool) -> None:
-    found = run(stage, hanging)
+def test_others_are_unharmed_and_nothing_is_left(stage: str, hanging: bool, system: str) -> None:
+    found = run(stage, hanging, system)
     assert not found.left_behind
     assert {r.verdict for r in found.of("numpy").values()} == {"agree"}
     assert found.report.exit_code == 3

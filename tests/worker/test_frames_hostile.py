@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wording import Wording
 
-from harness.runtime import memory
+from harness.files.system import resident_memory
 from harness.worker import frames
 
 
@@ -151,7 +151,7 @@ def test_body_that_is_none_is_refused(body: bytes) -> None:
     ids=["message", "message just too large", "array", "many arrays"],
 )
 def test_what_is_announced_takes_no_memory(size: int, arrays: int, body: bytes) -> None:
-    before = memory.resident()
+    before = resident_memory()
     reader = frames.FrameReader()
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -160,7 +160,7 @@ def test_what_is_announced_takes_no_memory(size: int, arrays: int, body: bytes) 
         with contextlib.suppress(frames.FrameError, BlockingIOError):
             while theirs.recv(1, socket.MSG_PEEK):
                 assert not reader.advance(theirs)
-    assert memory.resident() - before < 64 << 20
+    assert resident_memory() - before < 64 << 20
 
 
 def test_message_that_is_too_large_is_refused_at_both_ends(wording: Wording) -> None:

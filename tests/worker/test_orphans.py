@@ -16,9 +16,11 @@ import pytest
 from process_faults.support import MIB, PATH, is_gone, launch, marked, wait_until
 from time_limits import over_within
 
-from harness.worker.process import TOKEN_VARIABLE, end_abandoned
+from harness.files import system
+from harness.worker.ending import TOKEN_VARIABLE, end_abandoned
 from harness.worker.worker import Worker
 
+pytestmark = pytest.mark.usefixtures("system")
 # What is left behind would live for a minute.
 SECONDS = 15.0
 # The worker, its guardian and eight that it has left behind.
@@ -45,8 +47,14 @@ def littering(mark: str) -> Iterator[Worker]:
         yield worker
 
 
-def all_gone(mark: str, seconds: float = SECONDS) -> bool:
-    return wait_until(lambda: not marked(mark), seconds)
+def escaped() -> int:
+    """How many processes of ``litter`` outlive their worker: only Linux finds the daemon that has
+    emptied its environment."""
+    return 0 if system.LINUX else 1
+
+
+def all_gone(mark: str, but: int = 0) -> bool:
+    return wait_until(lambda: len(marked(mark)) == but, SECONDS)
 
 
 # How a worker ends: what is done to it, and the status and cause of the call.
@@ -72,11 +80,13 @@ def test_all_that_a_worker_has_started_ends_with_it(littering: Worker, mark: str
         outcome = littering.call(end, payload, timeout=0.5 if "timeout" in expected else 60.0)
         assert (outcome.status, outcome.cause) == expected
     # Not only soon: the call, or the close, has seen to it before it returned.
-    assert marked(mark) == []
+    assert len(marked(mark)) == escaped()
 
 
 @pytest.mark.parametrize("verb", ["multiply", "spread"])
 def test_processes_that_multiply_are_caught_up_with(mark: str, verb: str) -> None:
+    if verb == "multiply" and escaped():
+        pytest.skip("only Linux kills processes that fork faster than they are listed")
     with Worker(launch()) as worker:
         assert worker.call(verb).ok
         if verb == "spread":
@@ -94,7 +104,7 @@ def test_a_worker_may_harm_its_guardian(littering: Worker, mark: str, number: in
     outcome = littering.call("kill_guardian", {"number": number}, timeout)
     expected = ("crashed", "SIGKILL") if dies else ("timeout", "no answer in 0.5 s")
     assert (outcome.status, outcome.cause) == expected
-    assert wait_until(lambda: len(marked(mark)) == (number == signal.SIGKILL), SECONDS)
+    assert all_gone(mark, but=1 if number == signal.SIGKILL else escaped())
     assert littering.call("echo", {"value": 1}).value == 1
 
 
@@ -104,7 +114,7 @@ def test_guardian_that_is_stopped_and_worker_that_dies(littering: Worker, mark: 
     os.kill(guardian, signal.SIGSTOP)
     outcome = littering.call("kill_self", timeout=0.5)
     assert (outcome.status, is_gone(guardian)) == ("timeout", True)
-    assert all_gone(mark)
+    assert all_gone(mark, escaped())
 
 
 def start(ending: str = "time.sleep(60)", **options: object) -> tuple[subprocess.Popen[str], int]:
@@ -131,7 +141,7 @@ def test_signal_to_the_parent_leaves_nothing(mark: str, number: signal.Signals) 
     parent.send_signal(number)
     parent.communicate(timeout=60)
     assert parent.returncode == -number
-    assert all_gone(mark)
+    assert all_gone(mark, escaped())
 
 
 @pytest.mark.parametrize(
@@ -140,7 +150,7 @@ def test_signal_to_the_parent_leaves_nothing(mark: str, number: signal.Signals) 
 def test_end_of_the_parent_leaves_nothing(mark: str, ending: str) -> None:
     parent, _ = start(ending or "pass")
     parent.communicate(timeout=60)
-    assert all_gone(mark)
+    assert all_gone(mark, escaped())
 
 
 def test_hangup_of_the_terminal_leaves_nothing(mark: str) -> None:
@@ -158,7 +168,7 @@ def test_hangup_of_the_terminal_leaves_nothing(mark: str) -> None:
     assert len(marked(mark)) == LITTERED + 1  # the parent, too, was started under the mark
     os.close(terminal)
     parent.wait(5.0)
-    assert all_gone(mark)
+    assert all_gone(mark, escaped())
 
 
 # Alone: a command of another test would be the next.
@@ -179,7 +189,7 @@ def test_parent_and_guardian_killed_at_once_leave_what_the_next_command_ends(mar
     assert not is_gone(another)
     next_.kill()
     next_.communicate()
-    assert wait_until(lambda: len(marked(mark)) == 1, SECONDS)
+    assert wait_until(lambda: len(marked(mark)) == 1 + escaped(), SECONDS)
 
 
 def test_who_sweeps_wakes_a_guardian_and_leaves_the_rest_to_it(mark: str) -> None:
@@ -190,7 +200,7 @@ def test_who_sweeps_wakes_a_guardian_and_leaves_the_rest_to_it(mark: str) -> Non
     parent.kill()
     parent.communicate()
     end_abandoned()
-    assert all_gone(mark)
+    assert all_gone(mark, escaped())
 
 
 def _ancestors(pid: int | None) -> list[int]:
@@ -226,7 +236,8 @@ def test_memory_counts_what_has_left_the_group(mark: str) -> None:
 
 def test_guardian_is_small_and_shows_what_it_is(littering: Worker) -> None:
     guardian = _ancestors(littering.pid)[0]
-    assert Path(f"/proc/{guardian}/cmdline").read_bytes().rstrip(b"\0") == b"harness-guardian"
+    shown = Path(f"/proc/{guardian}/cmdline").read_bytes().rstrip(b"\0")
+    assert (shown == b"harness-guardian") != bool(escaped())
     proportional = next(
         int(line.split()[1])
         for line in Path(f"/proc/{guardian}/smaps_rollup").read_text().splitlines()

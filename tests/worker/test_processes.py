@@ -69,7 +69,7 @@ def test_log_on_disk_is_cut_while_the_call_runs(
     punches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not punches:
-        monkeypatch.setattr(process, "_free_start", lambda *_: False)
+        monkeypatch.setattr(process, "free_start", lambda *_: False)
     log = process.Log()
     os.write(log.fileno(), b"a" * (20 * MIB))
     log.watch()
@@ -88,14 +88,14 @@ def test_log_on_disk_is_cut_while_the_call_runs(
 def test_last_words_are_kept_while_a_large_log_is_cut(
     punches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, right, count = process.Log(), process._free_start, process._LOG_ON_DISK + MIB
+    log, right, count = process.Log(), process.free_start, process._LOG_ON_DISK + MIB
 
     def while_it_prints(*arguments: int) -> bool:
         os.write(log.fileno(), b"the end")
         return right(*arguments) if punches else False
 
     os.write(log.fileno(), b"x" * count)
-    monkeypatch.setattr(process, "_free_start", while_it_prints)
+    monkeypatch.setattr(process, "free_start", while_it_prints)
     log.watch()
     text, printed = log.read()
     log.close()
@@ -170,6 +170,7 @@ def test_thousand_warm_calls(worker: Worker) -> None:
     assert worker.starts == 1
 
 
+@pytest.mark.usefixtures("system")
 def test_starts_and_crashes_leak_no_files() -> None:
     files = open_files()
     for _ in range(3):
@@ -181,6 +182,7 @@ def test_starts_and_crashes_leak_no_files() -> None:
     assert open_files() == files
 
 
+@pytest.mark.usefixtures("system")
 def test_interrupted_call_cannot_answer_the_next(worker: Worker) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -206,6 +208,7 @@ def start_parent(verb: str) -> tuple[subprocess.Popen[str], int]:
     return parent, int(parent.stdout.readline())
 
 
+@pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("batch", sampled(range(4), (0,)))
 @pytest.mark.parametrize("verb", ["idle", "loop", "hold_gil"])
 def test_killed_parent_leaves_no_worker(verb: str, batch: int) -> None:
@@ -222,6 +225,7 @@ def test_killed_parent_leaves_no_worker(verb: str, batch: int) -> None:
     assert gone
 
 
+@pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("ending", ["sys.exit(0)", "1 / 0", "kill_all()"])
 def test_end_of_the_interpreter_ends_its_workers(ending: str) -> None:
     code = f"""

@@ -47,6 +47,7 @@ FAULTS: dict[str, tuple[str, dict[str, Any], str, str, bool]] = {
 }
 
 
+@pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_in_mid_call(worker: Worker, fault: str) -> None:
     verb, payload, status, cause, lost = FAULTS[fault]
@@ -165,6 +166,7 @@ def test_another_error_keeps_the_process(worker: Worker, error: tuple[str, str])
     assert worker.starts == 1
 
 
+@pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("verb", ["allocate", "allocate_in_child"])
 def test_memory_over_the_limit_is_stopped(verb: str, wording: Wording) -> None:
     limit = 300 * MIB

@@ -20,6 +20,7 @@ WINDOWS = {
 }
 MODULES = {"fcntl", "resource", "termios", "pwd", "grp", "tty", "pty", "readline"}
 SYMBOLS = {"fallocate", "prctl"}
+LIBRARIES = ("psutil", "threadpoolctl")
 
 
 class Library(ctypes.CDLL):
@@ -43,8 +44,16 @@ class Missing(importlib.abc.MetaPathFinder):
 def _no_files_of_linux(event: str, arguments: tuple[object, ...]) -> None:
     if event in ("open", "os.listdir", "os.scandir"):
         path = arguments[0]
-        if isinstance(path, str) and path.startswith(("/proc/", "/sys/")):
+        if isinstance(path, str) and path.startswith(("/proc", "/sys/")) and not _asks_library():
             raise FileNotFoundError(2, "No such file or directory", path)
+
+
+def _asks_library() -> bool:
+    """Return whether a library opens the file that has other sources on the simulated system."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_globals["__name__"] in ("os", "pathlib", "contextlib"):
+        frame = frame.f_back
+    return frame is not None and frame.f_globals["__name__"].startswith(LIBRARIES)
 
 
 def _take(names: dict[object, str]) -> None:
