@@ -8,12 +8,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
-from typing import Self
+from typing import Any, Self
 
 from harness.caching import noise_store
 from harness.caching.compiled_code import CompiledCode
@@ -389,13 +389,9 @@ class CellRunner:
         # Known differences are faults of framework layers, so they do not apply to a user's model.
         differences = Differences() if own_model else self.differences
 
-        def tell(finding: Finding) -> None:
+        def tell(event: Callable[[Cell, Any], None], what: Any) -> None:
             with self._lock:
-                self.events.finding_added(cell, finding)
-
-        def begin_stage(stage: str) -> None:
-            with self._lock:
-                self.events.stage_began(cell, stage)
+                event(cell, what)
 
         subject: Subject = SpecOnBackend(request.repeat, request.dtypes)
         finding = None
@@ -418,14 +414,13 @@ class CellRunner:
                 checks = checks or request.checks
                 if huge and checks != ("*",):
                     checks = (*checks, "own-sizes")
-                run = replace(
-                    run, checks=checks, huge=huge, thorough=request.thorough, stage=begin_stage
-                )
+                stage = partial(tell, self.events.stage_began)
+                run = replace(run, checks=checks, huge=huge, thorough=request.thorough, stage=stage)
                 code = self.compiled_code.get(cell.backend)
                 with code.kept(fingerprint(spec)) if code is not None else nullcontext():
-                    result = run.run(tell)
+                    result = run.run(partial(tell, self.events.finding_added))
         if finding is not None:
-            tell(finding)
+            tell(self.events.finding_added, finding)
             result = CellResult(cell, [finding], seconds=patience.spent, could_not_run=True)
         result.greeting = greeting(worker)
         return result

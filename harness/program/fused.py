@@ -91,7 +91,7 @@ def join_softmaxes(program: Program, nodes: Sequence[Node], ends: Iterable[int])
     """Return ``nodes``, a part of a program, with one node in place of the five primitives of each
     softmax over the last axis, also in loops and calls. The values ``ends`` stay the same."""
     ends = frozenset(ends)
-    lookup = patterns.Nodes(program.types, {v: node for node in nodes for v in node.outputs})
+    lookup = patterns.NodesByValue(program.types, {v: node for node in nodes for v in node.outputs})
     uses = Counter(value for node in nodes for value in reads(node))
 
     def joined(node: Node) -> Node:

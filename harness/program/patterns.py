@@ -31,7 +31,7 @@ class NodeLookup(Protocol):
 
 
 @dataclass
-class Nodes:
+class NodesByValue:
     """The usual :class:`NodeLookup`. ``types`` maps a value to its type, and ``made`` maps it to
     the node that computes it."""
 

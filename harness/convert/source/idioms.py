@@ -16,7 +16,7 @@ from typing import Any
 from harness.program import patterns
 from harness.program.dims import Dim
 from harness.program.ir import Block, Node, Type, needed_nodes
-from harness.program.patterns import Match, Nodes
+from harness.program.patterns import Match, NodesByValue
 
 # The operation, operands and attributes of a replacement. ``same`` stands for its only operand.
 Replacement = tuple[str, tuple[int, ...], dict[str, Any]]
@@ -24,7 +24,7 @@ Rule = Callable[["Idioms", Node], Replacement | None]
 
 
 @dataclass
-class Idioms(Nodes):
+class Idioms(NodesByValue):
     """A rewriter that replaces groups of primitives by single nodes.
 
     New values are added to ``types``. ``same`` maps a removed value to the equal value that
