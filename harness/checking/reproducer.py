@@ -36,6 +36,7 @@ from harness.files.atomic import write_whole
 from harness.files.forms import Form, Number, formed, read_json
 from harness.files.kinds import ARCHIVED, GROUPS
 from harness.files.npz import read_npz
+from harness.files.system import file_name
 from harness.files.user_file import MAX_ARRAYS, MAX_PROGRAM, FileFault, displayed, read_bytes, why
 from harness.language.program_checks import check_program
 from harness.oracle.case import Case
@@ -223,7 +224,8 @@ def choose_folder(folder: Path, cell: Cell) -> Path:
     ``failures/lesson6/keras_gru/torch-float32-native``."""
     # A model's name can have several parts ("a/b"). Each part is a folder, so that "a/b" and "a-b"
     # have different folders.
-    return folder / cell.spec / f"{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")
+    parts = map(file_name, cell.spec.split("/"))
+    return folder.joinpath(*parts, f"{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-"))
 
 
 def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:

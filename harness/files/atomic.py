@@ -17,7 +17,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from harness.errors import UsageError
-from harness.files.system import flock, opening
+from harness.files.system import MOVES_OPEN_FILES, flock, opening
 
 # The age in seconds from which an unlocked hidden file is treated as left by a killed process.
 LEFT_OVER = 60.0
@@ -100,15 +100,17 @@ def staging(place: Path) -> Iterator[Path]:
     folder = place.parent / f"{FOLDERS}{token_hex(8)}"
     try:
         folder.mkdir(0o700)
-        handle = os.open(folder, opening("RDONLY", "DIRECTORY", "CLOEXEC"))
+        handle = _open_folder(folder)
     except OSError as error:
         raise UsageError(f"cannot write {place}: {error.strerror}") from None
     try:
-        _claim(handle)
+        if handle is not None:
+            _claim(handle)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def sweep(folder: Path) -> None:
@@ -124,11 +126,13 @@ def sync_folder(folder: Path) -> None:
     """Flush the names of new files in a folder to disk. This is needed in addition to the fsync of
     each file, which flushes only the file's content.
 
-    Do nothing if the folder is not readable or its file system has no fsync for folders.
+    Do nothing if the folder is not readable, or the system has no fsync for folders.
     """
     try:
-        handle = os.open(folder, opening("RDONLY", "DIRECTORY", "CLOEXEC"))
+        handle = _open_folder(folder)
     except PermissionError:
+        return
+    if handle is None:
         return
     try:
         os.fsync(handle)
@@ -137,6 +141,13 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def _open_folder(folder: Path) -> int | None:
+    """Return a file descriptor of a folder; None on Windows, which opens only files."""
+    if not MOVES_OPEN_FILES:
+        return None
+    return os.open(folder, opening("RDONLY", "DIRECTORY", "CLOEXEC"))
 
 
 @contextlib.contextmanager
@@ -150,16 +161,19 @@ def _replacing(target: Path, name: str) -> Iterator[tuple[int, Path]]:
     new = target.with_name(name)
     # mkstemp would make the file readable only by the owner; here the umask decides.
     handle = os.open(new, opening("RDWR", "CREAT", "EXCL", "CLOEXEC"), 0o666)
-    try:
-        _claim(handle)
-        yield handle, new
-        os.replace(new, target)
-    except BaseException:
-        with contextlib.suppress(OSError):  # report the first error
-            os.unlink(new)
-        raise
-    finally:
-        os.close(handle)
+    with contextlib.ExitStack() as open_file:
+        open_file.callback(os.close, handle)
+        try:
+            _claim(handle)
+            yield handle, new
+            if not MOVES_OPEN_FILES:
+                open_file.close()
+            os.replace(new, target)
+        except BaseException:
+            open_file.close()
+            with contextlib.suppress(OSError):  # report the first error
+                os.unlink(new)
+            raise
     sync_folder(target.parent)
 
 

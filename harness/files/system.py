@@ -27,6 +27,12 @@ VARIABLE, PORTABLE = "HARNESS_SYSTEM", "portable"
 LINUX = hasattr(os, "pidfd_open") and os.environ.get(VARIABLE) != PORTABLE
 """True if the kernel has what the harness needs from Linux, and the user does not forbid its
 use."""
+MOVES_OPEN_FILES = hasattr(os, "fork")
+"""False on Windows, which neither renames nor deletes a file that is open."""
+# Windows has devices of these names in every folder.
+RESERVED = frozenset(
+    ("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)))
+)
 _CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 # Flags of linux/falloc.h: free the blocks of a part of a file, but keep the file's size.
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
@@ -56,6 +62,12 @@ def cache_folder() -> Path:
     import pooch  # slow to import, and most commands do not need it
 
     return Path(pooch.os_cache("backend-comparison-harness"))
+
+
+def file_name(name: str) -> str:
+    """Return ``name``, or ``name~`` if Windows cannot have a file of that name. A name in a spec
+    never contains ``~``."""
+    return f"{name}~" if name.lower() in RESERVED else name
 
 
 def opening(*names: str) -> int:

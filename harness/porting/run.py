@@ -28,6 +28,7 @@ from harness.convert.run import Exporting, export
 from harness.convert.weights import Weights
 from harness.environments.columns import complete_options
 from harness.errors import SpecError, UsageError, check_known, shorten
+from harness.files.system import RESERVED
 from harness.given.check_request import check_request
 from harness.language.initial_values import listed_constants
 from harness.language.library import Library, content
@@ -421,7 +422,8 @@ def fixed_sizes(spec: Spec, free: Collection[str]) -> list[str]:
 
 
 def spec_name(text: str, library: Library) -> str:
-    """Return a name for a spec that no shipped spec has: ``GPT2`` becomes ``gpt2``."""
+    """Return a name for a spec that no shipped spec and no device of Windows has: ``GPT2`` becomes
+    ``gpt2``."""
     name = re.sub(r"\W", "_", snake_case(text), flags=re.ASCII).strip("_")[:50]
     name = name if name[:1].isalpha() else f"model_{name}".rstrip("_")
-    return f"{name}_port" if name in library.names("model") else name
+    return f"{name}_port" if name in library.names("model") or name in RESERVED else name

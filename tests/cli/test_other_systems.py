@@ -37,6 +37,7 @@ PORTABLE = (
     "compare bench.json bench.json",
     "report run.jsonl bench.json -o page.html",
     "report run.jsonl -o page.md",
+    "merge run.jsonl run.jsonl -o merged.jsonl",
 )
 WITH_BACKENDS = (
     "check lesson6/first_rnn --backend numpy --html x.html",
@@ -109,6 +110,30 @@ def test_a_command_that_needs_a_backend_says_so_in_a_sentence_on_windows(folder:
         assert code == 2, (name, output)
         assert "without os.fork" in output, (name, output)
         assert len(output.splitlines()) == 1, (name, output)
+
+
+WRITES = """
+import contextlib, os
+from pathlib import Path
+from harness.files.atomic import staging, whole, write_whole
+
+for content in (b"old", b"new"):
+    write_whole(Path("whole"), content)
+with whole(Path("library.txt")) as new:
+    new.write_bytes(b"new")
+with staging(Path("folder")) as folder:
+    (folder / "file").write_bytes(b"new")
+with contextlib.suppress(ZeroDivisionError), whole(Path("library.txt")) as new:
+    1 / 0
+print({name: Path(name).read_text() for name in sorted(os.listdir("."))})
+"""
+
+
+@pytest.mark.parametrize("system", ["macos", "windows"])
+def test_files_are_replaced_though_windows_moves_no_open_file(system: str, tmp_path: Path) -> None:
+    done = run(system, tmp_path, sys.executable, "-c", WRITES)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "{'library.txt': 'new', 'whole': 'new'}\n"
 
 
 def test_an_unknown_system_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

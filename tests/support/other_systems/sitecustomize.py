@@ -3,6 +3,7 @@
 import ctypes
 import importlib.abc
 import os
+import shutil
 import signal
 import subprocess  # noqa: F401 (imported first, as the standard library must see the real system)
 import sys
@@ -20,7 +21,7 @@ WINDOWS = {
 }
 MODULES = {"fcntl", "resource", "termios", "pwd", "grp", "tty", "pty", "readline"}
 SYMBOLS = {"fallocate", "prctl"}
-LIBRARIES = ("psutil", "threadpoolctl")
+LIBRARIES = ("psutil", "threadpoolctl", "sitecustomize")
 
 
 class Library(ctypes.CDLL):
@@ -56,6 +57,27 @@ def _asks_library() -> bool:
     return frame is not None and frame.f_globals["__name__"].startswith(LIBRARIES)
 
 
+def _is_open(*paths: str) -> bool:
+    handles = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+    opened = {os.path.realpath(handle) for handle in handles}
+    return any(os.path.realpath(path) in opened for path in paths)
+
+
+def _files_of_windows(event: str, arguments: tuple[object, ...]) -> None:
+    """Refuse what Windows refuses: to open a folder, to move or delete an open file, and names with
+    some characters."""
+    paths = [os.fspath(a) for a in arguments[:2] if isinstance(a, str | os.PathLike)]
+    if event == "open" and paths and isinstance(arguments[2], int):
+        created = arguments[2] & os.O_CREAT
+        if created and set('<>:"|?*\\') & set(os.path.basename(paths[0])):
+            raise OSError(22, "Invalid argument", paths[0])
+        is_temporary = arguments[1] is not None or arguments[2] & os.O_TMPFILE
+        if os.path.isdir(paths[0]) and not is_temporary:
+            raise PermissionError(13, "Permission denied", paths[0])
+    if event in ("os.rename", "os.remove") and _is_open(*paths):
+        raise PermissionError(13, "The process cannot access the file", *paths[:1])
+
+
 def _take(names: dict[object, str]) -> None:
     for module, words in names.items():
         for name in words.split():
@@ -68,5 +90,7 @@ sys.addaudithook(_no_files_of_linux)
 if os.environ["PLAYED"] == "windows":
     _take(WINDOWS)
     sys.meta_path.insert(0, Missing())
+    sys.addaudithook(_files_of_windows)
+    shutil._use_fd_functions = False
     for lost in MODULES:
         sys.modules.pop(lost, None)
