@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,9 @@ class Torch(Backend):
     def dtypes(self) -> Sequence[str]:
         return (*super().dtypes(), *cuda.dtypes(), *NARROW)
 
+    def refuses(self, device: str) -> Collection[str]:
+        return ("float64",) if device == cuda.MPS else ()
+
     def use(self, device: str, dtype: str) -> None:
         self.device, self.products, self.double = device, narrow(dtype), dtype == "float64"
         cuda.prepare(dtype, self.deterministic)
@@ -98,7 +101,7 @@ class Torch(Backend):
         warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
 
     def repeats(self) -> bool:
-        return self.deterministic or card_of(self.device) is None
+        return self.deterministic or self.device == "cpu"
 
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool

@@ -1,6 +1,6 @@
-"""CUDA functions for the backends that use torch: devices, precision, determinism and memory.
+"""Functions of GPUs for the backends that use torch: devices, precision, determinism and memory.
 
-CUDA starts only if a session uses a GPU.
+CUDA starts only if a session uses a GPU. MPS is torch's name for the GPU of an Apple processor.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import torch
 
 from harness.extend import card_of, device_names
 
+MPS = "mps"
+
 
 def devices() -> Sequence[str]:
     """Return the device names that ``--device`` accepts."""
-    return device_names(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    names = device_names(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    return (*names, MPS) if torch.backends.mps.is_available() else names
 
 
 def dtypes() -> Sequence[str]:
@@ -59,10 +62,13 @@ def wait(device: str) -> None:
     """Wait until a GPU has finished its work; on the CPU, return immediately."""
     if card_of(device) is not None:
         torch.cuda.synchronize(device)
+    elif device == MPS:
+        torch.mps.synchronize()
 
 
 def peak(device: str) -> int | None:
-    """Return the peak memory of a GPU in bytes since :func:`forget_peak`; None on a CPU."""
+    """Return the peak memory of a GPU in bytes since :func:`forget_peak`; None if torch does not
+    measure it (CPU, MPS)."""
     return None if card_of(device) is None else torch.cuda.max_memory_allocated(device)
 
 

@@ -113,7 +113,7 @@ completers.update(
     path=lambda ctx: (*PATHS, *FURTHER.get(ctx.info_name or "", ())),
     mode=lambda ctx: MODES,
     text=lambda ctx: TEXTS,
-    device=lambda ctx: ("cpu", "cuda"),
+    device=lambda ctx: ("cpu", "cuda", "mps"),
     phase=lambda ctx: ("training", "inference"),
     cluster=lambda ctx: ("ray", "ray://"),
     environment=environments,

@@ -53,7 +53,7 @@ backends: Field = partial(
 device: Field = partial(
     option,
     "cpu",
-    "Device, such as cpu, cuda or cuda:1. Plugins may have other devices.",
+    "Device, such as cpu, cuda, cuda:1 or mps. Plugins may have other devices.",
     kind="device",
     shown=True,
 )

@@ -192,6 +192,7 @@ class Greeting(TypedDict):
     dtypes: list[str]
     primitives: NotRequired[list[str]]
     lacks: NotRequired[dict[str, list[str]]]
+    refuses: NotRequired[dict[str, list[str]]]
     compiles: NotRequired[list[str]]
     environment: Texts
     doubts: NotRequired[list[str]]

@@ -149,6 +149,11 @@ class Backend(ABC):
         """
         return ()
 
+    def refuses(self, device: str) -> Collection[str]:
+        """Return the dtypes of :meth:`dtypes` that a device does not have. A check in such a dtype
+        is ``unsupported`` on this device."""
+        return ()
+
     def use(self, device: str, dtype: str) -> None:
         """Prepare for the next sessions, which all use this device and dtype.
 

@@ -55,9 +55,10 @@ def _matches(allowed: SpecifierSet, version: str) -> bool:
         return False
 
 
-# Device names: ``cpu``, and ``cuda:N`` for a GPU; ``cuda`` alone is ``cuda:0``.
+# Device names: ``cpu``, ``mps`` for the GPU of an Apple processor, and ``cuda:N`` for other GPUs;
+# ``cuda`` alone is ``cuda:0``.
 
-CPU, CARD = "cpu", "cuda"
+CPU, CARD, MPS = "cpu", "cuda", "mps"
 
 
 def device_names(cards: int) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ def check_device(device: str, columns: Collection[str]) -> None:
     Raises:
         UsageError: no backend in ``columns`` can have such a device.
     """
-    if device == CPU or card_of(device) is not None:
+    if device in (CPU, MPS) or card_of(device) is not None:
         return
     if all(ships(backend_of(column)) for column in columns):
-        raise unknown("device", device, (CPU, CARD, f"{CARD}:N"))
+        raise unknown("device", device, (CPU, CARD, f"{CARD}:N", MPS))

@@ -104,6 +104,8 @@ def missing_requirement(
         if requested not in offered:
             available = ", ".join(offered) or "none"
             return f"{kind} {requested!r} is not offered (offered: {available})"
+    if dtype in hello.get("refuses", {}).get(device, ()):
+        return f"device {device!r} has no dtype {dtype!r}"
     return ""
 
 

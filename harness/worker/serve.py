@@ -213,6 +213,8 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
 
     versions, devices = getattr(served, "versions", dict), getattr(served, "devices", list)
     dtypes = promises.check_names(getattr(served, "dtypes", list)(), "dtypes()")
+    device_names = promises.check_names(devices(), "devices()")
+    refuses = getattr(served, "refuses", lambda _: ())
     return {
         "backend": getattr(served, "name", name),
         "pid": os.getpid(),
@@ -220,10 +222,11 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
         "code": plugins.code(name),
         "harness": digest("harness"),
         "versions": promises.check_texts(versions(), "versions()"),
-        "devices": promises.check_names(devices(), "devices()"),
+        "devices": device_names,
         "dtypes": dtypes,
         "primitives": sorted(op for op in OFFERED if op in getattr(served, "primitives", ())),
         "lacks": {dtype: promises.missing_primitives(served, dtype) for dtype in dtypes},
+        "refuses": {n: promises.check_names(refuses(n), f"refuses({n!r})") for n in device_names},
         "compiles": promises.check_names(sorted(getattr(served, "compiles", ())), "compiles"),
         "environment": relevant_variables(os.environ),
         "doubts": misspelling_warnings(served),

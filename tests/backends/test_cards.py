@@ -18,6 +18,9 @@ from harness.backends.keras import tensorflow_engine
 from harness.errors import UsageError
 from harness.extend import card_of, device_names
 from harness.runtime.plugins import load
+from harness.worker.answers import check_greeting
+from harness.worker.remote import missing_requirement
+from harness.worker.serve import _greeting
 
 torch = pytest.importorskip("torch")
 
@@ -58,6 +61,25 @@ def test_torch_offers_each_card(calls: list[Any]) -> None:
     backend = load("torch")
     assert backend.devices() == ("cpu", "cuda", "cuda:0", "cuda:1")
     assert "tf32" in backend.dtypes()
+
+
+def test_torch_on_an_apple_processor_has_no_float64(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: calls.append(("synchronize", "mps")))
+    backend = load("torch")
+    hello = check_greeting(_greeting("torch", backend), "torch")
+    assert hello["devices"] == ["cpu", "cuda", "cuda:0", "cuda:1", "mps"]
+    text = "device 'mps' has no dtype 'float64'"
+    assert missing_requirement(hello, "mps", "float64") == text
+    assert missing_requirement(hello, "mps", "float32") == ""
+    assert missing_requirement(hello, "cpu", "float64") == ""
+    backend.device = "mps"
+    backend.wait({})
+    assert calls == [("synchronize", "mps")]
+    assert not backend.repeats()
+    assert backend.device_memory() is None
 
 
 def test_a_cpu_session_of_torch_asks_cuda_for_nothing(calls: list[Any]) -> None:

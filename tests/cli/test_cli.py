@@ -187,7 +187,9 @@ def test_a_device_that_no_backend_has_is_told_before_one_starts(
 ) -> None:
     run = harness(*words, "--device", "gpu")
     assert run.returncode == 2
-    assert "unknown device 'gpu'; did you mean 'cuda'? (known: cpu, cuda, cuda:N)" in run.stderr
+    assert (
+        "unknown device 'gpu'; did you mean 'cuda'? (known: cpu, cuda, cuda:N, mps)" in run.stderr
+    )
     assert "starting" not in run.stderr
 
 
