@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.api.commands import list_ as list_
     from harness.api.commands import localise as localise
     from harness.api.commands import merge as merge
+    from harness.api.commands import new_backend as new_backend
     from harness.api.commands import port as port
     from harness.api.commands import reduce as reduce
     from harness.api.commands import replay as replay
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = (
     *("cache", "differences", "env", "explain", "export", "import_", "list_", "localise", "merge"),
-    *("port", "reduce", "replay", "schema", "upgrade", "write_report"),
+    *("new_backend", "port", "reduce", "replay", "schema", "upgrade", "write_report"),
 )
 __all__ = [
     *("bench", "cache", "cells", "check", "compare", "differences", "env", "explain", "export"),
@@ -59,6 +60,7 @@ __all__ = [
         "load",
         "localise",
         "merge",
+        "new_backend",
         "port",
         "reduce",
         "replay",

@@ -35,6 +35,7 @@ from harness.given.options import PassOptions
 from harness.output.printing import tell
 from harness.porting.options import PortOptions
 from harness.report.options import ReportOptions
+from harness.scaffold.options import NewBackendOptions
 from harness.timing.options import BenchOptions
 from harness.training.generate.request import GenerateOptions
 from harness.training.options import TrainOptions
@@ -215,6 +216,12 @@ for _verb in (
     Verb("port", PortOptions, "harness.porting.console:run_port"),
     Verb("list", ListOptions, "harness.checking.explain_definition:run_list", needs_workers=False),
     Verb("schema", SchemaOptions, "harness.language.schema:run_schema", needs_workers=False),
+    Verb(
+        "new-backend",
+        NewBackendOptions,
+        "harness.scaffold.package:run_new_backend",
+        needs_workers=False,
+    ),
     Verb("env", EnvOptions, "harness.environments.console:run_env"),
     Verb("cache", CacheOptions, "harness.caching.console:run_cache", needs_workers=False),
 ):

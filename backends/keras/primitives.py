@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.extend import Table
+from harness.extend.helpers import slice_axis
 from harness.extend.program import framed_axes
 
 # Sliding windows as Keras operations, also for symbolic tensors.
@@ -95,7 +96,7 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
         "astype": ops.cast,
         "permute_dims": ops.transpose,
         "concat": ops.concatenate,
-        "slice": lambda x, axis, start, stop: x[(slice(None),) * axis + (slice(start, stop),)],
+        "slice": slice_axis,
         "take": lambda x, indices: ops.take(x, indices, axis=0),
         "take_along_axis": lambda x, indices: ops.take_along_axis(x, indices, axis=-1),
         "one_hot": lambda indices, classes, dtype: ops.one_hot(indices, classes, dtype=dtype),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.extend import Array, narrow, rounded_to
+from harness.extend.helpers import slice_axis
 from harness.extend.program import FramedAxis, framed_axes, pads_of
 
 from .erf import erf
@@ -91,10 +92,6 @@ UFUNCS: Mapping[str, Any] = {
 }
 
 
-def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
-    return x[(slice(None),) * axis + (slice(start, stop),)]
-
-
 def _one_hot(indices: Array, classes: int, dtype: str) -> Array:
     rows = np.zeros((indices.size, classes), dtype)
     rows[np.arange(indices.size), indices.reshape(-1)] = 1
@@ -124,7 +121,7 @@ PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "expand_dims": np.expand_dims,
     "squeeze": np.squeeze,
     "concat": np.concatenate,
-    "slice": _slice,
+    "slice": slice_axis,
     "flip": np.flip,
     "take": lambda x, indices: np.take(x, indices, axis=0),
     "take_along_axis": lambda x, indices: np.take_along_axis(x, indices, -1),

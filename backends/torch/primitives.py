@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness.extend import Table
+from harness.extend.helpers import reduction, take_rows
 from harness.extend.program import FramedAxis, framed_axes, inverse, leading_axes, lone_axes
 
 # Sliding windows use torch's ``unfold``, with a backward pass that sums overlapping windows.
@@ -131,21 +132,6 @@ FUSED: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def _reduction(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a version of the reduction ``reduce`` that returns its input unchanged if ``axis`` is
-    empty. In torch itself, an empty ``axis`` means all axes."""
-
-    def run(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
-        return reduce(x, axis, keepdims) if axis else x
-
-    return run
-
-
-def _take(x: Tensor, indices: Tensor) -> Tensor:
-    rows = torch.index_select(x, 0, indices.reshape(-1))
-    return rows.reshape(indices.shape + x.shape[1:])
-
-
 def _one_hot(indices: Tensor, classes: int, dtype: str) -> Tensor:
     every = torch.arange(classes, device=indices.device)
     return (indices.unsqueeze(-1) == every).to(getattr(torch, dtype))
@@ -188,14 +174,14 @@ PRIMITIVES: Table = {
     "concat": lambda arrays, axis: torch.cat(arrays, axis),
     "slice": lambda x, axis, start, stop: x.narrow(axis, start, stop - start),
     "flip": lambda x, axis: x.flip(axis),
-    "take": _take,
+    "take": take_rows(lambda x, indices: torch.index_select(x, 0, indices)),
     "take_along_axis": lambda x, indices: torch.gather(x, -1, indices),
     "cumulative_sum": lambda x: torch.cumsum(x, -1),
     "argsort": lambda x: torch.argsort(x, stable=True),
     "one_hot": _one_hot,
     "segment_sum": _segment_sum,
-    "sum": _reduction(torch.sum),
-    "max": _reduction(torch.amax),
+    "sum": reduction(torch.sum),
+    "max": reduction(torch.amax),
     "matmul": _matmul,
     "tensordot": lambda a, b, axes: torch.tensordot(a, b, dims=axes),
     "stop_gradient": lambda x: x.detach(),

@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
     ("commands", "suite", "extend"),
-    ("report", "demo", "porting"),
+    ("report", "demo", "porting", "scaffold"),
     ("training", "given", "comparison", "upstream"),
     ("timing", "checking", "convert", "defaults"),
     ("results",),

@@ -93,6 +93,12 @@ def merge(
     *,
     output: str | PathLike[str],
 ) -> CommandResult: ...
+def new_backend(
+    name: str,
+    *,
+    graph: bool = ...,
+    lazy: bool = ...,
+) -> CommandResult: ...
 def port(
     model: str | PathLike[str] = ...,
     *,

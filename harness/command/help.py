@@ -22,6 +22,7 @@ CHAPTERS: Mapping[str, str] = {
     "Find out why": "explain differences localise reduce replay",
     "Train and move models": "train generate port export import",
     "Look up": "list schema env cache",
+    "Extend": "new-backend",
 }
 
 

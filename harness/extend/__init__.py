@@ -6,6 +6,8 @@ A plugin is a module with a subclass of :class:`Backend` and with functions that
 ``docs/adding-a-backend.md`` explains a backend line by line. A plugin may also import these
 modules:
 
+- :mod:`harness.extend.helpers`: functions that make primitives of a framework's functions, and base
+  classes for lazy frameworks and for frameworks that build graphs.
 - :mod:`harness.extend.program`: read a model's program, to run its layers or the whole model with
   framework functions.
 - :mod:`harness.extend.executor`: run plans with preallocated buffers.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 import wheels
 from needed import need
-from places import DOCS, ROOT, SUPPORT
+from places import DOCS, ROOT
 
 pytestmark = pytest.mark.pages
 BLOCK = re.compile(r"(?:^`(\S+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -104,7 +103,6 @@ def play(page: Path, folder: Path, binaries: Path) -> int:
 @pytest.mark.slow
 def test_the_tutorial_runs(tmp_path: Path, binaries: Path) -> None:
     (tmp_path / "my_backends").mkdir()
-    shutil.copy(SUPPORT / "plugin_example/harness_columns.py", tmp_path / "my_backends")
     assert play(TUTORIAL, tmp_path, binaries) > 15
     assert {"report.html", "upgrade.html", "my_gru.py"} <= {p.name for p in tmp_path.iterdir()}
 

@@ -1,4 +1,4 @@
-"""The example of the documentation is a real distribution: it installs, is found, and agrees.
+"""An example of a backend is a real distribution: it installs, is found, and agrees.
 
 Beside it a second one is installed that fails as it is imported, and hurts nobody.
 """
@@ -103,17 +103,6 @@ def test_broken_plugin_hurts_nobody_else(installed: dict[str, str], wording: Wor
 def test_example_is_one_short_file() -> None:
     assert len(SOURCE.read_text().splitlines()) <= 100
     assert [p.name for p in EXAMPLE.glob("*.py")] == [SOURCE.name]
-
-
-def blocks(language: str) -> list[str]:
-    """The code blocks of the documentation page in one language."""
-    found = DOCUMENT.read_text().split(f"```{language}\n")[1:]
-    return [block.partition("```")[0] for block in found]
-
-
-def test_documentation_shows_the_example_itself() -> None:
-    assert blocks("python")[0] == SOURCE.read_text(), f"copy {SOURCE.name} into {DOCUMENT.name}"
-    assert blocks("toml")[0] == (EXAMPLE / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize("table", [TABLE, OFFERED])

@@ -1,0 +1,1 @@
+"""The command ``harness new-backend``, which writes the package of a new backend."""
