@@ -26,6 +26,8 @@ import pooch
 import pytest
 import warm_workers
 
+from harness.files.system import LINUX, usable_cores
+
 pytest_plugins = ["wording", "both_systems"]
 
 # torch's build for GPUs imports triton, which aborts a process that has loaded TensorFlow. On a CPU
@@ -96,7 +98,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return cores + (cores + 1) // 2
 
 
@@ -115,7 +117,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(name, None)
     # A background job ignores these signals. All programs that tests start, and later stop by such
     # a signal, would ignore them too.
-    for name in ("SIGINT", "SIGQUIT", "SIGHUP"):
+    for name in {"SIGINT", "SIGQUIT", "SIGHUP"} & signal.Signals.__members__.keys():
         number = signal.Signals[name]
         if signal.getsignal(number) is signal.SIG_IGN:
             by_default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
@@ -128,7 +130,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # tests.
     config.option.loadscopereorder = False
     name = os.environ.get("PYTEST_XDIST_WORKER")
-    if name is not None:
+    if name is not None and LINUX:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(name.removeprefix("gw")) % len(cores)]})
         warm_workers.install()

@@ -11,13 +11,14 @@ determines the order of the files.
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+from harness.files.system import usable_cores
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "CONTRIBUTING.md"
@@ -98,7 +99,7 @@ def with_rows(text: str, rows: Mapping[str, Row]) -> str:
         ValueError: the page lacks one of the two markers.
     """
     before, _, after = _parts(text)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     head = [f"| tests | how many | one after the other, on {cores} cores |", "|---|---|---|"]
     lines = [f"| `tests/{room}` | {count} | {took} |" for room, (count, took) in rows.items()]
     return before + "\n".join([*head, *lines, ""]) + after

@@ -311,7 +311,8 @@ def _signal_to_end(guardian: int) -> None:
 
 
 atexit.register(kill_all)
-os.register_at_fork(after_in_child=_forget_parent)
+if hasattr(os, "register_at_fork"):  # explain imports this module on Windows too
+    os.register_at_fork(after_in_child=_forget_parent)
 
 
 def exit_cause(code: int | None, when: str) -> str:

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from both_systems import linux_only
 from wording import Wording
 
 from harness.files.user_file import FileFault, check_regular, read_bytes, read_head, read_tail
@@ -56,6 +57,7 @@ def test_a_link_to_a_pipe_is_a_pipe(tmp_path: Path) -> None:
         read_bytes(tmp_path / "link", 1000, "a text")
 
 
+@linux_only
 def test_a_file_that_says_size_0_is_limited_too(wording: Wording) -> None:
     with wording.raises(FileFault, "5"):
         read_bytes("/proc/self/status", 4, "a text")
@@ -82,6 +84,7 @@ def test_files_of_any_size_up_to_the_limit(size: int, tmp_path: Path) -> None:
         assert read_bytes(path, limit, "a text") == path.read_bytes()
 
 
+@linux_only
 def test_memory_is_taken_for_the_file_and_not_for_the_limit(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"small")
     before = resource.getrlimit(resource.RLIMIT_AS)

@@ -1,11 +1,13 @@
 """A fixture that runs a test twice: with the code for Linux, and with the code for other POSIX
-systems."""
+systems. A mark for tests of what only Linux offers."""
 
 from __future__ import annotations
 
 import pytest
 
 from harness.files import system as facts
+
+linux_only = pytest.mark.skipif(not facts.LINUX, reason="of a feature that only Linux has")
 
 
 @pytest.fixture(params=["native", facts.PORTABLE])

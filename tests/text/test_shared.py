@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from both_systems import linux_only
 from wording import Wording
 
 from harness.errors import UsageError
+from harness.files.system import PORTABLE, VARIABLE
 from harness.text.shared import Shared, map_vector
 
 PIECES = [np.arange(3, dtype=np.uint16), np.empty(0, np.uint16), np.array([65535, 7], np.uint16)]
@@ -79,6 +81,7 @@ def test_the_mapping_outlives_the_object_and_no_descriptor_does() -> None:
     assert array.tolist() == [0, 1, 2, 65535, 7]
 
 
+@linux_only
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
 def test_nothing_is_left_however_a_process_ends(end: int | None, tmp_path: Path) -> None:
     with process(HOLDER, TMPDIR=str(tmp_path)) as holder:
@@ -92,6 +95,17 @@ def test_nothing_is_left_however_a_process_ends(end: int | None, tmp_path: Path)
         else:
             holder.send_signal(end)
             holder.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_elsewhere_a_file_with_a_name_is_deleted_at_the_end(tmp_path: Path) -> None:
+    environment = {"TMPDIR": str(tmp_path), VARIABLE: PORTABLE}
+    with process(HOLDER, **environment) as holder:
+        assert holder.stdout is not None
+        place = Path(holder.stdout.readline().strip())
+        assert map_vector({"place": str(place), "dtype": "|u1"})[:3].tolist() == [0, 1, 2]
+        assert list(tmp_path.iterdir()) == [place]
+        holder.communicate("\n", timeout=60)
     assert list(tmp_path.iterdir()) == []
 
 

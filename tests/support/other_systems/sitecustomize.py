@@ -3,6 +3,7 @@
 import ctypes
 import importlib.abc
 import os
+import select
 import shutil
 import signal
 import subprocess  # noqa: F401 (imported first, as the standard library must see the real system)
@@ -15,9 +16,10 @@ MACOS = {
 WINDOWS = {
     os: "fork setsid killpg getuid geteuid waitid sysconf pathconf mkfifo pread pwrite makedev "
     "set_blocking getpgid WNOHANG fchmod getloadavg O_NOFOLLOW O_DIRECTORY O_CLOEXEC O_NONBLOCK "
-    "O_NOCTTY",
+    "O_NOCTTY register_at_fork wait openpty getgid getegid chown",
     signal: "SIGHUP SIGALRM SIGKILL SIGCHLD SIGPIPE SIGQUIT SIGCONT SIGSTOP setitimer "
-    "ITIMER_REAL pthread_sigmask pthread_kill sigwait alarm",
+    "ITIMER_REAL pthread_sigmask pthread_kill sigwait alarm SIGBUS SIGUSR1 SIGTSTP sigpending",
+    select: "poll epoll",
 }
 MODULES = {"fcntl", "resource", "termios", "pwd", "grp", "tty", "pty", "readline"}
 SYMBOLS = {"fallocate", "prctl"}
