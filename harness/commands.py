@@ -31,6 +31,7 @@ from harness.demo.options import DemoOptions
 from harness.environments.options import EnvOptions
 from harness.errors import HarnessError, SpecError, SpecErrors, UsageError
 from harness.files.system import check_workers
+from harness.fuzz.options import FuzzOptions
 from harness.given.options import PassOptions
 from harness.output.printing import tell
 from harness.porting.options import PortOptions
@@ -209,6 +210,7 @@ for _verb in (
     Verb("localise", LocaliseOptions, "harness.checking.causes.localise:run_localise"),
     Verb("reduce", ReduceOptions, "harness.upstream.bundle:run_reduce"),
     Verb("replay", ReplayOptions, "harness.checking.replay:run_replay"),
+    Verb("fuzz", FuzzOptions, "harness.fuzz.console:run_fuzz"),
     Verb("train", TrainOptions, "harness.training.console:run_train"),
     Verb("generate", GenerateOptions, "harness.training.generate.console:run_generate"),
     Verb("export", ExportOptions, "harness.convert.console:run_export"),

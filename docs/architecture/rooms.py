@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
     ("commands", "suite", "extend"),
+    ("fuzz",),
     ("report", "demo", "porting", "scaffold"),
     ("training", "given", "comparison", "upstream"),
     ("timing", "checking", "convert", "defaults"),

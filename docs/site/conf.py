@@ -36,6 +36,7 @@ CHAPTERS = {
         "localisation",
         "reproducers",
         "known-differences",
+        "fuzz",
         "given-numbers",
         "own-model",
         "ci",

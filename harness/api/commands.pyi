@@ -47,6 +47,23 @@ def export(
     timeout: float = ...,
     force: bool = ...,
 ) -> CommandResult: ...
+def fuzz(
+    *,
+    backends: Names = ...,
+    dtypes: Names = ...,
+    path: str = ...,
+    device: str = ...,
+    minutes: float = ...,
+    cases: int = ...,
+    seed: int = ...,
+    folders: Folders = ...,
+    pythons: Mapping[str, str | PathLike[str]] | None = ...,
+    environment: Mapping[str, Mapping[str, str]] | None = ...,
+    timeout: float = ...,
+    records: str | PathLike[str] | None = ...,
+    resume: bool = ...,
+    reproducers: str | PathLike[str] | None = ...,
+) -> CommandResult: ...
 def import_(
     spec: str | PathLike[str] | Spec,
     file: str | PathLike[str],

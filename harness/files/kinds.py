@@ -39,6 +39,8 @@ PROJECT = b"backend-comparison-harness"
 OPENING = b'{"__metadata__":{"sha256":"'
 # The start of a record file, and the kinds of its lines.
 RECORD = b'{"kind":"head",'
+# The start of a record file of 'harness fuzz'.
+FUZZ = b'{"kind":"fuzz",'
 LINES = frozenset({"head", "begin", "result", "end", "blame", "pair", "torn"})
 # The end of exported files: the comment of an archive, or the last line of a module.
 EXPORTED = b"written by backend-comparison-harness export"
@@ -320,6 +322,7 @@ def _guess_kind(head: bytes) -> str:
 WEIGHTS = FileKind("weights", _format_matcher(PROJECT + b" weights"), (".safetensors", ".st"))
 CHECKPOINT = FileKind("a checkpoint of a training", _format_matcher(PROJECT + b" checkpoint"))
 RECORDS = FileKind("a record file of 'harness check'", _is_records, (".jsonl", ".json"))
+FUZZED = FileKind("a record file of 'harness fuzz'", _start_matcher(FUZZ), (".jsonl", ".json"))
 RESULTS = FileKind(
     "results of 'harness bench'",
     lambda path, head: {"benchmarks", "harness"} <= _json_keys(path, head, MAX_RESULTS),
@@ -352,4 +355,15 @@ ARRAYS_OF_RUN = FileKind(
     (".npz",),
 )
 REPORTS = (PAGE, MARKDOWN, JUNIT, ISSUE, DRAWING)
-KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS_OF_RUN, ARRAYS, PROGRAM, RESULTS, *REPORTS)
+KINDS = (
+    WEIGHTS,
+    CHECKPOINT,
+    RECORDS,
+    FUZZED,
+    EXPORT,
+    ARRAYS_OF_RUN,
+    ARRAYS,
+    PROGRAM,
+    RESULTS,
+    *REPORTS,
+)

@@ -233,6 +233,15 @@ def _max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     return largest if keepdims else np.asarray(np.squeeze(largest, axis))
 
 
+def _power(a: Array, b: Array) -> Array:
+    """Return ``a ** b`` as IEEE 754 defines it. For a single exponent 0.5, numpy takes the square
+    root, which is NaN at -inf instead of inf (numpy issue 21213)."""
+    power: Array = np.power(a, b)
+    if np.ndim(b) == 0 and b == 0.5:
+        power = np.where(np.equal(a, -np.inf), power.dtype.type(np.inf), power)
+    return power
+
+
 _PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "exp": np.exp,
     "log": np.log,
@@ -247,7 +256,7 @@ _PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "subtract": np.subtract,
     "multiply": np.multiply,
     "divide": np.divide,
-    "power": np.power,
+    "power": _power,
     "less": lambda a, b: np.less(np.real(a), np.real(b)),
     "less_equal": lambda a, b: np.less_equal(np.real(a), np.real(b)),
     "equal": lambda a, b: np.equal(np.real(a), np.real(b)),

@@ -34,8 +34,9 @@ class RecordError(HarnessError):
 class RecordWriter:
     """A writer that appends whole lines to a record file."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open ``path`` for appending; create the file if it does not exist.
+    def __init__(self, path: str | os.PathLike[str], kind: kinds.FileKind = kinds.RECORDS) -> None:
+        """Open ``path``, a file of this ``kind``, for appending; create the file if it does not
+        exist.
 
         Raises:
             RecordError: the file cannot be opened, or is not a record file.
@@ -43,7 +44,7 @@ class RecordWriter:
         self.path = Path(path)
         self._lock = threading.Lock()
         try:
-            kinds.check_kind(self.path, kinds.RECORDS)
+            kinds.check_kind(self.path, kind)
             self._is_new = not self.path.exists()
             self._fd = _open_for_append(self.path)
         except (OSError, FileFault) as error:

@@ -37,6 +37,7 @@ def make(folder: Path) -> dict[FileKind, Path]:
     weights.save(made[kinds.CHECKPOINT], SMALL, kinds.CHECKPOINT)
     with RecordWriter(made[kinds.RECORDS]) as writer:
         writer.append(Begin.of(Cell("a", "b", "cpu", "float32", "native"), None))
+    made[kinds.FUZZED].write_text('{"kind":"fuzz","seed":0}\n')
     write(made[kinds.RESULTS], RESULTS)
     np.savez(folder / "a.npz", a=np.ones(2))
     kinds.mark_export(folder / "a.npz")

@@ -1,0 +1,1 @@
+"""A fuzzer for backends: random functions, layers and models, compared with the oracle."""

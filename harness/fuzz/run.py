@@ -1,0 +1,202 @@
+"""The search for faults: cases are run in turn on all backends, and each failing case becomes a
+fault."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness.checking.known_differences import Differences
+from harness.checking.reproducer import Failure, Reproducer, write
+from harness.errors import CouldNotRun, HarnessError
+from harness.fuzz.cases import Draft
+from harness.fuzz.compare import COMPILED, CaseRunner, ModePass
+from harness.fuzz.record import CaseLine, Fault
+from harness.fuzz.shrink import functions_of, part, shrink
+from harness.oracle.case import Case
+from harness.oracle.tolerance import Deviation
+from harness.results.cell import CellResult
+from harness.results.findings import Finding
+from harness.upstream.bundle import write_script_and_issue
+from harness.worker.remote import WorkerFault, hello_of
+
+# The seconds in which a failing case is made smaller.
+SHRINKING = 20.0
+# A case whose functions include those of a fault that was found this often counts as this fault.
+OFTEN = 3
+# Seeds of values that are tried for each smaller case.
+SEEDS = 6
+CRASH = "crash"
+# Lengths below this number are short.
+SHORT = 16
+WHOLE = re.compile(r"\b\d+\b")
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A case that fails, and what is wrong as text. If the backend gave wrong results, also the
+    failing pass and the results."""
+
+    draft: Draft
+    detail: str
+    failure: Failure | None = None
+    wrong: list[Deviation] = field(default_factory=list)
+
+
+@dataclass
+class FuzzSearch:
+    """A search on one backend. ``faults`` maps the identity of each fault to the fault, and
+    ``counts`` counts its cases."""
+
+    runner: CaseRunner
+    known: Differences
+    reproducers: Path | None = None
+    faults: dict[str, Fault] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend."""
+        return self.runner.worker.launch.backend
+
+    def start(self) -> None:
+        """Start the backend.
+
+        Raises:
+            CouldNotRun: the backend does not start.
+        """
+        try:
+            hello_of(self.runner.worker)
+        except WorkerFault as fault:
+            raise CouldNotRun(f"{self.backend}: {fault}", fault.traceback) from None
+
+    def run(self, draft: Draft, case: Case) -> CaseLine:
+        """Run a case, and return its outcome."""
+        line = CaseLine(
+            number=draft.number,
+            backend=self.backend,
+            outcome="agree",
+            functions=functions_of(draft),
+            dtype=draft.dtype,
+            values=draft.values,
+        )
+        if self.runner.lacks(draft, case):
+            return line.model_copy(update={"outcome": "unsupported"})
+        identities = dict.fromkeys(self._examine(draft, case))
+        if identities:
+            return line.model_copy(update={"outcome": "differ", "faults": tuple(identities)})
+        return line
+
+    def _examine(self, draft: Draft, case: Case) -> Iterator[str]:
+        """Yield the identities of the faults of a case. Each call that differs is a failing case of
+        its own."""
+        seen: set[str] = set()
+        for check, mode, names in _list_failures(self.runner, draft, case):
+            parts = dict.fromkeys(n for n in (part(draft.model, n) for n in names) if n is not None)
+            for smaller in [draft.only(number) for number in parts] or [draft]:
+                if smaller.text not in seen:
+                    seen.add(smaller.text)
+                    yield self._attribute(smaller, check, mode)
+
+    def _attribute(self, draft: Draft, check: str, mode: str) -> str:
+        """Return the identity of the fault of a failing case; add the fault if it is new."""
+        functions = set(functions_of(draft))
+        for identity, fault in self.faults.items():
+            same = (fault.check, fault.values, fault.dtype) == (check, draft.values, draft.dtype)
+            if same and self.counts[identity] >= OFTEN and functions.issuperset(fault.functions):
+                self.counts[identity] += 1
+                return identity
+
+        def rerun(candidate: Draft) -> Draft | None:
+            found = self._rerun(candidate, check, mode)
+            return None if found is None else found.draft
+
+        smallest = shrink(draft, rerun, SHRINKING)
+        fault = self._make_fault(smallest, check, mode)
+        self.counts[fault.identity] = self.counts.get(fault.identity, 0) + 1
+        if fault.identity not in self.faults:
+            self.faults[fault.identity] = fault
+        return fault.identity
+
+    def _rerun(self, draft: Draft, check: str, mode: str) -> Failing | None:
+        """Run one pass of a case with several seeds. Return the first case that fails, if any."""
+        for seed in range(draft.seed, draft.seed + SEEDS):
+            seeded = replace(draft, seed=seed)
+            try:
+                case = seeded.case()
+                for failure, wrong in self.runner.failures(seeded, case, (check, mode)):
+                    return Failing(seeded, "; ".join(map(str, wrong)), failure, wrong)
+            except WorkerFault as fault:
+                if check == CRASH:
+                    return Failing(seeded, str(fault))
+            except (HarnessError, ValueError):
+                return None  # the smaller case is not valid
+        return None
+
+    def _make_fault(self, draft: Draft, check: str, mode: str) -> Fault:
+        failing = self._rerun(draft, check, mode) or Failing(draft, "it differs only sometimes")
+        longest = max(draft.batch, draft.time, *map(int, WHOLE.findall(draft.declarations)), 1)
+        fault = Fault(
+            backend=self.backend,
+            version=self.runner.worker.versions,
+            functions=functions_of(draft),
+            values=draft.values,
+            dtype=draft.dtype,
+            check=check,
+            mode=mode,
+            lengths="any" if longest == 1 else "short" if longest < SHORT else "long",
+            detail=failing.detail,
+            model=draft.text,
+            batch=draft.batch,
+            time=draft.time,
+            number=draft.number,
+        )
+        failure = failing.failure
+        if failure is None or fault.identity in self.faults:
+            return fault
+        finding = Finding(check, failing.wrong).judge()
+        cell = replace(failure.cell, spec=f"fuzz/{'-'.join(fault.functions)}")
+        result = CellResult(cell, [finding], self.runner.layers, version=fault.version)
+        result.wrong_layers = tuple(self.runner.layers)
+        self.known.apply(result, finding, failure.program)
+        if finding.verdict == "known-difference":
+            return fault.model_copy(update={"known": finding.excuse})
+        if self.reproducers is not None:
+            folder = self._write_reproducer(replace(failure, cell=cell), fault, result)
+            return fault.model_copy(update={"folder": str(folder)})
+        return fault
+
+    def _write_reproducer(self, failure: Failure, fault: Fault, result: CellResult) -> Path:
+        assert self.reproducers is not None
+        name = re.sub(r"\W+", "-", fault.identity)[:100].strip("-")
+        folder = self.reproducers / f"{name}-{fault.number}"
+        programs = (failure.training, failure.inference)
+        write(folder, Reproducer(failure.cell, *programs, failure.run, failure.run_oracle()))
+        write_script_and_issue(self.runner.worker.launch, folder, result)
+        return folder
+
+
+def _list_failures(
+    runner: CaseRunner, draft: Draft, case: Case
+) -> list[tuple[str, str, list[str]]]:
+    """Return the check, the way to run and the wrong results of each failing pass of a case."""
+    failures = []
+    try:
+        for failure, wrong in runner.failures(draft, case):
+            assert isinstance(failure.run, ModePass)
+            failures.append((failure.run.check, failure.run.mode, [d.name for d in wrong]))
+    except WorkerFault:
+        failures.append((CRASH, COMPILED, []))
+    return failures
+
+
+def numbers(cases: int, minutes: float) -> Iterator[int]:
+    """Yield the numbers of the cases, until there are enough ``cases`` or the time is over."""
+    end = time.monotonic() + 60 * minutes
+    number = 0
+    while time.monotonic() < end and (not cases or number < cases):
+        yield number
+        number += 1

@@ -1,0 +1,108 @@
+"""The command ``harness fuzz``: its options, record file and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import plugin_planted
+import pytest
+from wording import Wording
+
+from harness.command.declared import make_options
+from harness.command.outcome import CommandResult
+from harness.errors import UsageError
+from harness.fuzz.cases import draw_case
+from harness.fuzz.console import run_fuzz
+from harness.fuzz.options import FuzzOptions
+from harness.results.file import RecordError
+
+COMMAND = (sys.executable, "-c", "from harness.cli import main; main()", "fuzz")
+
+
+def fuzz(**options: object) -> CommandResult:
+    return run_fuzz(make_options(FuzzOptions, {"backends": ("numpy",), **options}))
+
+
+def lines_of(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_case_depends_on_seed_and_number_only() -> None:
+    (draft, case), (again, same) = (draw_case(3, 5, ("float32",)) for _ in range(2))
+    assert draft.text == again.text
+    for name, array in case.material.inputs.items():
+        np.testing.assert_array_equal(array, same.material.inputs[name])
+    assert draw_case(4, 5, ("float32",))[0].text != draft.text
+
+
+def test_records_are_resumed(tmp_path: Path, wording: Wording) -> None:
+    records = tmp_path / "fuzz.jsonl"
+    fuzz(cases=6, records=records)
+    with records.open("ab") as file:
+        file.write(b'{"kind":"case","number":6,"ba')
+    outcome = fuzz(cases=10, records=records, resume=True)
+    whole = [json.loads(t) for t in records.read_text().splitlines() if not t.endswith('"ba')]
+    assert [line["number"] for line in whole if line["kind"] == "case"] == list(range(10))
+    data = outcome.json()
+    assert data["exit_code"] == 0
+    assert data["backends"]["numpy"] == {"agree": 10, "differ": 0, "unsupported": 0}
+    assert sum(data["dtypes"].values()) == sum(data["values"].values()) == 10
+    with wording.raises(UsageError, "seed 0"):
+        fuzz(cases=12, seed=1, records=records, resume=True)
+
+
+def test_a_wrong_line_is_an_error_with_its_number(tmp_path: Path, wording: Wording) -> None:
+    records = tmp_path / "fuzz.jsonl"
+    fuzz(cases=1, records=records)
+    first, second = records.read_text().splitlines()
+    records.write_text(f"{first}\n{second.replace('agree', 'perhaps')}\n{second}\n")
+    with wording.raises(RecordError, "fuzz.jsonl:2 ... 'perhaps'"):
+        fuzz(cases=2, records=records, resume=True)
+
+
+def test_options_are_checked() -> None:
+    for options in ({"resume": True}, {"dtypes": ("float8",)}, {"path": "fast"}):
+        with pytest.raises(UsageError):
+            fuzz(cases=1, **options)
+
+
+def test_a_fault_has_exit_code_1_and_a_reproducer(tmp_path: Path) -> None:
+    variables = {**os.environ, "PYTHONPATH": str(plugin_planted.FOLDER)}
+    options = ("--backend", "planted", "--device", "exp-17", "--cases", "43", "--json")
+    run = subprocess.run(
+        [*COMMAND, *options, "--reproducers", "found"],
+        env=variables,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1, run.stderr
+    fault = json.loads(run.stdout)["faults"][0]
+    assert fault["lengths"] == "long"
+    assert {file.name for file in (tmp_path / fault["folder"]).iterdir()} == {
+        *("program.json", "arrays.npz", "issue.md")
+    }
+    replay = [*COMMAND[:-1], "replay", fault["folder"]]
+    assert subprocess.run(replay, env=variables, cwd=tmp_path, capture_output=True).returncode == 1
+
+
+def test_an_interrupt_keeps_the_records_whole(tmp_path: Path) -> None:
+    records = tmp_path / "fuzz.jsonl"
+    process = subprocess.Popen(
+        [*COMMAND, "--backend", "numpy", "--records", str(records)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not records.exists() or records.read_bytes().count(b"\n") < 4:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert len(lines_of(records)) >= 4
