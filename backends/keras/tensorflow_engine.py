@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, TypeVar, cast
 
 from harness.extend import (
+    COMPILED_CODE,
     Advance,
     Function,
     GradientFunction,
@@ -24,6 +26,27 @@ from harness.extend.executor import LONGEST_FUSED
 F = TypeVar("F", bound=Callable[..., Any])
 # The number of eager calls of a function before it is traced (TensorFlowEngine._trace_later).
 EAGER = 24
+# The environment variable with the flags of XLA in TensorFlow.
+XLA_FLAGS = "TF_XLA_FLAGS"
+
+
+def keep_compiled_code(tf: Any) -> None:
+    """If the harness gives a folder for compiled code, let XLA keep its code there, unless the user
+    has set flags of XLA.
+
+    TensorFlow reads the flags once, when it first lists devices. Then the variable is deleted,
+    because the folder's name does not affect results. The names of the files contain TensorFlow's
+    version, because XLA does not check it.
+    """
+    folder = os.environ.get(COMPILED_CODE)
+    if folder is None or XLA_FLAGS in os.environ:
+        return
+    os.environ[XLA_FLAGS] = (
+        f"--tf_xla_persistent_cache_directory={folder} "
+        f"--tf_xla_persistent_cache_prefix={tf.__version__}"
+    )
+    tf.config.list_physical_devices()
+    del os.environ[XLA_FLAGS]
 
 
 class TensorFlowEngine:
@@ -38,6 +61,7 @@ class TensorFlowEngine:
 
     def __init__(self) -> None:
         self.tf = import_module("tensorflow")
+        keep_compiled_code(self.tf)
         self.replacements: Mapping[str, Callable[..., Any]] = {
             "argsort": self._argsort,
             "erf": self._erf,
