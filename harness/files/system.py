@@ -176,6 +176,19 @@ def resident_memory() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def process_memory(pid: int, *, shared: bool) -> int:
+    """Return the resident bytes of a process; 0 after its end. With ``shared``, a page that n
+    processes share counts as 1/n, if the system tells."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process(pid)
+        info = process.memory_full_info() if shared and LINUX else process.memory_info()
+        # Without /proc/PID/smaps the kernel does not tell how pages are shared.
+        return int(getattr(info, "pss", info.rss))
+    return 0
+
+
 def forget_peak_memory() -> None:
     """Return free memory to the kernel, and reset its record of this process's peak memory."""
     if not LINUX:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import itertools
 import os
 import select
 import signal
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from harness.files import system
@@ -59,6 +61,19 @@ def adopt_orphans() -> None:
     """Make this process the parent of every descendant whose own parent has ended; Linux only."""
     if system.LINUX:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def become(module: str, arguments: Sequence[str]) -> None:
+    """Run ``main(arguments)`` of a module in this process, which is a fork.
+
+    On systems other than Linux the process first starts Python again, because libraries such as
+    Apple's do not work in a fork.
+    """
+    if system.LINUX:
+        importlib.import_module(module).main(arguments)
+    else:
+        code = "import importlib, sys; importlib.import_module(sys.argv[1]).main(sys.argv[2:])"
+        os.execv(sys.executable, [sys.executable, "-P", "-c", code, module, *arguments])
 
 
 def wait_for_signal(ending: set[signal.Signals], parent: int) -> int:

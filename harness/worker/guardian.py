@@ -15,7 +15,6 @@ missing, the supervisor itself was killed.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import sys
@@ -40,7 +39,7 @@ def main() -> None:
     os.setsid()
     ending.end_with(guardian, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    importlib.import_module(module).main(arguments)
+    ending.become(module, arguments)
 
 
 def _supervise(worker: int, report: int, parent: int) -> None:

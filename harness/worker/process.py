@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 
 from harness.command.interrupts import before_leaving
-from harness.files.system import check_workers, free_start, set_append
+from harness.files.system import check_workers, free_start, process_memory, set_append
 from harness.worker.ending import (
     TOKEN_VARIABLE,
     end_abandoned,
@@ -204,19 +204,10 @@ class Process:
         """Return the resident bytes of the worker and its descendants; 0 after their end.
 
         A forked child shares most memory pages with its parent, so a plain sum would count them
-        twice. Therefore, a page that n of the processes share counts as 1/n in each of them.
+        twice. On Linux, a page that n of the processes share counts as 1/n in each of them.
         """
-        import psutil
-
-        processes, total = members(self._popen.pid, self._token), 0
-        for pid in processes:
-            with contextlib.suppress(psutil.Error, OSError):
-                process = psutil.Process(pid)
-                shared = len(processes) > 1
-                info = process.memory_full_info() if shared else process.memory_info()
-                # Without /proc/PID/smaps the kernel does not tell how pages are shared.
-                total += getattr(info, "pss", info.rss)
-        return total
+        processes = members(self._popen.pid, self._token)
+        return sum(process_memory(pid, shared=len(processes) > 1) for pid in processes)
 
     def _read_reports(self) -> list[int]:
         """Return the numbers that the supervisor has written so far: none, the worker's process id,
