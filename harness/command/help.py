@@ -19,7 +19,7 @@ NARROW = 52
 # Sections of the list of commands. Commands without a section come last.
 CHAPTERS: Mapping[str, str] = {
     "Compare": "check bench compare upgrade merge report demo run",
-    "Find out why": "explain differences localise reduce replay",
+    "Find out why": "explain differences fuzz localise reduce replay",
     "Train and move models": "train generate port export import",
     "Look up": "list schema env cache",
     "Extend": "new-backend",

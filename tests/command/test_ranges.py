@@ -67,6 +67,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "generate": (SPEC, "--backend", "numpy", "--weights", "w", "--prompt", "a"),
     "run": (SPEC, "--backend", "numpy"),
     "localise": (SPEC, "--backend", "numpy"),
+    "fuzz": (),
     "reduce": ("folder",),
     "upgrade": ("torch@2.0", "torch@2.1"),
     "export": (SPEC, "--weights", "w", "--to", "torch"),
