@@ -37,6 +37,7 @@ CHAPTERS = {
         "reproducers",
         "known-differences",
         "fuzz",
+        "found",
         "given-numbers",
         "own-model",
         "ci",

@@ -53,7 +53,7 @@ class RandomCalls(RandomModel):
                 (
                     *(self._single, self._single, self._single, self._pair, self._along),
                     *(self._along, self._over, self._over, self._windows, self._windows),
-                    *(self._look_up, self._look_up, self._pair),
+                    *(self._look_up, self._look_up, self._pair, self._pair, self._pair),
                     *(self.product, self.concat, self.index, self.permute, self.masked),
                 )
             )

@@ -69,6 +69,8 @@ CALL_BINARY = (
         "{0} ** {1}",
     ),
     *("maximum({0}, {1})", "minimum({0}, {1})", "astype({0} < {1})", "astype({0} <= {1})"),
+    # A mask, as models write it.
+    "{0} * astype({1} < 0)",
     *("astype({0} == {1})", "where({0} < {1}, {0}, {1})"),
 )
 ACTIVATIONS = ("linear", "tanh", "sigmoid", "relu", "gelu", "silu", "hard_sigmoid_fifth")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from needed import need
 
@@ -110,6 +111,27 @@ def test_the_gradient_of_a_strided_1x1_kernel_is_arbitrary_without_avx512() -> N
     done = ran(CONVOLUTION, ONEDNN_MAX_CPU_ISA="AVX2", OMP_NUM_THREADS="2")
     ended = done.returncode in (-signal.SIGABRT, -signal.SIGSEGV)
     assert ended or float(done.stdout) > 1, done.stderr
+
+
+# The number of NaN in a product with a condition, outside of jit and under jit.
+PRODUCT = """
+import jax, jax.numpy as jnp
+def masked(x):
+    return (x < 0).astype("float32") * x
+x = jnp.float32([float("nan")])
+print(10 * int(jnp.isnan(masked(x))[0]) + int(jnp.isnan(jax.jit(masked)(x))[0]))
+"""
+
+
+def test_xla_turns_a_product_with_a_condition_into_a_selection() -> None:
+    need("jax")
+    assert printed(PRODUCT, CUDA_VISIBLE_DEVICES="", JAX_PLATFORMS="cpu") == 10
+
+
+def test_numpy_takes_the_root_of_minus_infinity() -> None:
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(np.power([-np.inf, -np.inf, 4.0], 0.5)).sum() == 2
+        assert np.power([-np.inf, 4.0], [0.5, 0.5])[0] == np.inf
 
 
 @pytest.mark.parametrize(("framework", "script"), [("jax", MAXIMUM), ("tensorflow", COMPILED)])

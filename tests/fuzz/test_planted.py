@@ -26,7 +26,6 @@ FUNCTIONS = {
         "windows-dilated-stride": "windows",
         "equal-denormals": "==",
         "zero-times-inf": "*",
-        "sqrt-inf": "sqrt",
         "erf-remainder": "erf",
     },
     "planted-torch": {"avg-pool-count": "avg_pool", "conv-dilated-stride": "conv2d"},
