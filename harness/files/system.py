@@ -50,7 +50,7 @@ def check_workers() -> None:
         raise UsageError(
             f"backends run only on Linux and macOS, but this is {sys.platform} (without os.fork): "
             "use WSL 2 on Windows, or a container such as Docker's; explain, differences, list, "
-            "schema, report and compare run here"
+            "schema, report, compare and merge run here"
         )
 
 
