@@ -58,6 +58,7 @@ from .layers import (
     TWO_WAYS,
     claimed_loss,
     hard_sigmoid_fifth,
+    is_strided_pointwise,
     layer_arguments,
     layer_of,
     own_name,
@@ -197,6 +198,9 @@ class Keras(Backend):
         # order of the calls.
         if layer.definition not in LAYERS or (layer.definition == NORMALISES and layer.calls > 1):
             return None
+        with_onednn = self._card is None and not isinstance(self.engine, JaxEngine)
+        if with_onednn and is_strided_pointwise(layer):
+            return None  # known difference torch-conv1x1-strided
         kind, extra, packing = layer_of(layer)
         on_cpu = isinstance(self.engine, TensorFlowEngine) and self._card is None
         arguments = {**extra, **layer_arguments(kind, layer, self._activation, on_cpu)}

@@ -164,6 +164,14 @@ def layer_of(layer: ClaimableCall) -> tuple[str, Mapping[str, Any], Packing]:
     return kind, extra, Packing(pieces)
 
 
+def is_strided_pointwise(layer: ClaimableCall) -> bool:
+    """Return whether a layer is a convolution whose kernel has one entry, and that has a stride."""
+    if layer.definition not in ("conv1d", "conv2d"):
+        return False
+    *kernel, _, _ = layer.shapes["W"]
+    return set(kernel) == {1} and set(layer.attributes["stride"]) != {1}
+
+
 def image_arguments(kind: str, layer: ClaimableCall, on_cpu: bool) -> dict[str, Any]:
     """Return the constructor arguments of a convolution or pool (the Keras class ``kind``). If
     Keras does not support a setting, the argument is None."""

@@ -106,10 +106,12 @@ optimizer: {optimizer: sgd, learning_rate: 0.01}
 """
 
 
-def test_a_strided_1x1_kernel_does_not_damage_memory(tmp_path: Path) -> None:
-    """With this image and an odd batch, torch's gradient ended the process on CPUs with AVX-512."""
-    need("torch")
+@pytest.mark.parametrize("name", ["torch", "keras", "keras-torch"])
+def test_a_strided_1x1_kernel_does_not_damage_memory(name: str, tmp_path: Path) -> None:
+    """With this image and an odd batch, the gradient of torch and of TensorFlow ended the process
+    on CPUs with AVX-512."""
+    need("torch", "keras")
     spec = tmp_path / "strided.yaml"
     spec.write_text(STRIDED)
-    report = harness.check(spec, "torch", dtypes="float32")
+    report = harness.check(spec, name, dtypes="float32")
     assert {result.verdict for result in report.results} == {"agree"}, str(report)
