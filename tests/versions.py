@@ -109,6 +109,9 @@ def harness_commands(part: str) -> Iterator[str]:
             f"--weights again_{name}.safetensors"
         )
     if part == EVERY:
+        # The exporter to ONNX of torch needs onnx and onnxscript that fit each other.
+        file = "{root}/tests/checking/test_own_model_paths.py"
+        yield f"python -m pytest -q -W default -p no:cacheprovider {file}"
         return
     timed = "--mode train --path native --rounds 1 --records bench.json"
     yield f"harness bench lesson6/three_char {chosen} {timed}"

@@ -52,7 +52,7 @@ def net(fault):
 
 Compiled = lambda: net(torch.compiler.is_dynamo_compiling)
 Narrow = lambda: net(lambda: torch.is_autocast_enabled("cpu"))
-Exported = lambda: net(torch.onnx.is_in_onnx_export)
+Exported = lambda: net(lambda: torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling())
 """
 JAX = """\
 import jax
