@@ -350,27 +350,51 @@ def _slice_axis(
             raise SpecError(
                 f"this slice exceeds axis {axis} of {evaluator.describe(value)}", item.place
             )
+    if step > 1:
+        return _every_nth(evaluator, value, axis, start, stop, step, item.place)
     part = evaluator.builder.slice_axis(value, axis, start, stop)
     evaluator.places.setdefault(part, item.place)
-    return part if step == 1 else _every_nth(evaluator, part, axis, step, item.place)
+    return part
 
 
-def _every_nth(evaluator: LanguageValues, value: int, axis: int, step: int, place: Place) -> int:
-    """Return every ``step``-th entry along an axis, starting with the first. Raises SpecError if
-    ``step`` does not divide the length of the axis."""
+def _every_nth(
+    evaluator: LanguageValues,
+    value: int,
+    axis: int,
+    start: Dim,
+    stop: Dim,
+    step: int,
+    place: Place,
+) -> int:
+    """Return every ``step``-th entry along an axis from ``start`` to before ``stop``: one entry of
+    each group of ``step`` neighbours.
+
+    Raises:
+        SpecError: the groups do not fit into the axis.
+    """
     shape = evaluator.type_of(value).shape
-    length = shape[axis]
-    if any(c % step for c in (length.constant, *(c for _, c in length.terms))):
+    length = stop - start
+    divisible = all(c % step == 0 for _, c in length.terms)
+    terms = tuple((n, c // step) for n, c in length.terms)
+    count = Dim(-(-length.constant // step), terms)
+    grouped = Dim(count.constant * step, tuple((n, c * step) for n, c in terms))
+    # The wanted entries are the first ones of their groups, unless the groups then exceed the axis.
+    rest = shape[axis] - start - grouped
+    exact = grouped == length
+    number = 0 if exact or rest.terms else max(0, -rest.constant)
+    unknown = rest.terms and not exact
+    if not divisible or unknown or (number and (start.terms or start.constant < number)):
         raise SpecError(
             f"a step of {step} does not divide {length} entries: write the size as a multiple, as "
             f"in {step} * part, or shorten the axis first",
             place,
         )
-    count = Dim(length.constant // step, tuple((n, c // step) for n, c in length.terms))
+    first = start - number
+    part = evaluator.builder.slice_axis(value, axis, first, first + grouped)
     groups = (*shape[:axis], count, Dim(step), *shape[axis + 1 :])
-    split = evaluator.builder.emit("reshape", value, shape=groups)
-    first = evaluator.builder.slice_axis(split, axis + 1, 0, 1)
-    result = evaluator.builder.emit("squeeze", first, axis=axis + 1)
+    split = evaluator.builder.emit("reshape", part, shape=groups)
+    chosen = evaluator.builder.slice_axis(split, axis + 1, number, number + 1)
+    result = evaluator.builder.emit("squeeze", chosen, axis=axis + 1)
     evaluator.places.setdefault(result, place)
     return result
 

@@ -62,14 +62,14 @@ def recognise_constants(
 
 def _with_formula(calls: Calls, call: TracedCall, formula: Mapping[str, Any]) -> list[TracedCall]:
     """Return the calls of a formula that is known along one axis."""
-    shape = [n if axis == formula["axis"] else 1 for axis, n in enumerate(call.shape)]
+    shape = tuple(n if axis == formula["axis"] else 1 for axis, n in enumerate(call.shape))
     # The spec language has no negative integers.
     call = replace(call, kind="float") if formula["start"] < 0 else call
-    made = replace(call, op="formula", inputs=(), attributes=formula, shape=tuple(shape))
-    if made.shape == call.shape:
-        return [made]
-    made = replace(made, name=calls.new(call, "", (), ()).name)
-    return [made, replace(call, op="broadcast", inputs=(made.name,), attributes={})]
+    made = [replace(call, op="formula", inputs=(), attributes=formula, shape=shape)]
+    if call.kind == "float" and formula["start"] >= 0:
+        made = [replace(made[0], kind="index", name=calls.new(call, "", (), ()).name)]
+        made.append(calls.new(call, "cast", [made[0].name], shape))
+    return _with_all_axes(calls, call, made)
 
 
 def _with_mask(calls: Calls, call: TracedCall, mask: _Mask) -> list[TracedCall]:
@@ -208,10 +208,11 @@ def common_number(call: TracedCall) -> Any:
 
 
 def _steps(call: TracedCall) -> dict[str, Any] | None:
-    """Return the formula ``arange`` of integers along an axis, if they follow it."""
+    """Return the formula ``arange`` of whole numbers along an axis, if they follow it."""
     assert call.values is not None
     first = call.values[0]
-    for axis, length in enumerate(call.shape if call.kind == "index" and first.size else ()):
+    numbers = call.kind != "boolean" and first.size and np.isfinite(first.ravel()[0])
+    for axis, length in enumerate(call.shape if numbers else ()):
         if length == 1:
             continue
         start = int(first.ravel()[0])

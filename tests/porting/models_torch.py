@@ -299,3 +299,19 @@ class Shaken(nn.Module):
     def forward(self, x):
         h = self.norm(self.up(x))
         return h + torch.randn_like(h) if self.training else h
+
+
+class Interleaved(nn.Module):
+    """Rotary positions of pairs of neighbours, with steps that are floats from the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(8, 8)
+        self.register_buffer("speeds", 100.0 ** (-torch.arange(4) / 4.0))
+
+    def forward(self, x):
+        steps = torch.arange(x.shape[1], dtype=x.dtype)
+        angles = torch.outer(steps, self.speeds.to(x.dtype))
+        a, b = x[..., ::2], x[..., 1::2]
+        c, s = angles.cos(), angles.sin()
+        return self.out(torch.stack([a * c - b * s, a * s + b * c], -1).flatten(-2))

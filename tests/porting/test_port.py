@@ -50,6 +50,13 @@ def test_attention_with_filled_scores_is_a_shipped_layer(tmp_path: Path) -> None
     assert kinds == ["causal_attention"]
 
 
+def test_rotary_positions_of_pairs_are_ported(tmp_path: Path) -> None:
+    assert port(tmp_path, "Interleaved", "--input", "x=batch,time,8")["proved"] is True
+    equations = str(spec_of(tmp_path, "interleaved")["equations"])
+    assert "astype(arange(time)[:, None]) * speeds" in equations
+    assert "x[:, :, 1::2]" in equations
+
+
 def test_no_cache_of_keys_and_values_is_returned(tmp_path: Path) -> None:
     assert port(tmp_path, "Cached", "--input", "x=batch,6")["proved"] is True
     assert spec_of(tmp_path, "cached")["equations"] == "y = out(x)"
