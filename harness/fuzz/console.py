@@ -103,7 +103,7 @@ def _search(
                 search.faults[fault.identity] = fault
         for case in lines:
             if case.backend == search.backend:
-                search.counts.update(Counter(case.faults) + Counter(search.counts))
+                search.counts.update(case.faults)
     bar.plan(options.cases or 60 * options.minutes, forecast=False)
     for number in numbers(options.cases, options.minutes):
         pending = [s for s in searches if (s.backend, number) not in done]

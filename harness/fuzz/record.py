@@ -7,9 +7,9 @@ from typing import Literal, TypeVar
 
 from harness.errors import UsageError
 from harness.files import kinds
-from harness.files.forms import Several, formed, read_json
-from harness.files.user_file import MAX_RECORDS, FileFault, displayed, read_bytes
-from harness.results.file import RecordError
+from harness.files.forms import Several
+from harness.files.user_file import FileFault, displayed
+from harness.results.file import RecordError, read_records
 from harness.results.lines import RecordLine
 
 L = TypeVar("L", bound=RecordLine)
@@ -84,22 +84,9 @@ def read_lines(path: Path, run: FuzzRun) -> list[RecordLine]:
     """
     try:
         kinds.check_kind(path, kinds.FUZZED)
-        if not path.exists():
-            return []
-        content = read_bytes(path, MAX_RECORDS, "records")
     except FileFault as fault:
         raise RecordError(f"cannot read {displayed(path)}: {fault.reason}") from None
-    texts = content.split(b"\n")
-    lines: list[RecordLine] = []
-    for number, text in enumerate(texts, 1):
-        try:
-            data = read_json(text, "the line")
-            form = LINES.get(data["kind"])
-            lines += [formed(data, form, data["kind"])] if form else []
-        except (ValueError, TypeError, KeyError) as error:
-            torn = number == len(texts) or texts[number].startswith(b'{"kind":"torn"')
-            if not torn:
-                raise RecordError(f"{displayed(path)}:{number}: {error}") from None
+    lines = read_records(path, LINES).lines if path.exists() else ()
     for line in lines:
         if isinstance(line, FuzzRun) and line != run:
             options = ", ".join(f"{n} {v}" for n, v in line.plain().items() if n != "kind")

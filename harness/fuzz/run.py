@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,7 +56,7 @@ class FuzzSearch:
     known: Differences
     reproducers: Path | None = None
     faults: dict[str, Fault] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
 
     @property
     def backend(self) -> str:
@@ -116,7 +117,7 @@ class FuzzSearch:
 
         smallest = shrink(draft, rerun, SHRINKING)
         fault = self._make_fault(smallest, check, mode)
-        self.counts[fault.identity] = self.counts.get(fault.identity, 0) + 1
+        self.counts[fault.identity] += 1
         if fault.identity not in self.faults:
             self.faults[fault.identity] = fault
         return fault.identity

@@ -126,8 +126,11 @@ def _open_for_append(path: Path) -> int:
     return handle
 
 
-def read_records(path: str | os.PathLike[str]) -> Records:
+def read_records(
+    path: str | os.PathLike[str], forms: Mapping[str, type[RecordLine]] = FORMS
+) -> Records:
     """Read the lines of a record file. An incomplete last line is no error; the result contains it.
+    ``forms`` maps each kind of line to its class.
 
     Raises:
         RecordError: the file cannot be read, or a line other than the last is not a valid record;
@@ -143,7 +146,7 @@ def read_records(path: str | os.PathLike[str]) -> Records:
     for number, text in enumerate(whole):
         follower = whole[number + 1] if number + 1 < len(whole) else rest
         try:
-            lines.append(parse_line(text))
+            lines.append(parse_line(text, forms))
         except ValueError as fault:
             if not _reports_torn(follower, text):
                 reason = str(fault)
@@ -154,7 +157,7 @@ def read_records(path: str | os.PathLike[str]) -> Records:
     torn = None
     if rest:
         try:
-            lines.append(parse_line(rest))
+            lines.append(parse_line(rest, forms))
         except Malformed as error:
             # Truncated JSON is never valid JSON, so this line is wrong and not torn.
             raise RecordError(f"{path}:{len(whole) + 1}: {error}") from None
@@ -180,8 +183,8 @@ def encode_line(fields: Mapping[str, object]) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
-def parse_line(text: bytes) -> RecordLine | None:
-    """Return the record in a line of text, or None if its kind is unknown.
+def parse_line(text: bytes, forms: Mapping[str, type[RecordLine]] = FORMS) -> RecordLine | None:
+    """Return the record in a line of text, or None if ``forms`` does not have its kind.
 
     Raises:
         Malformed: the line is too long, or a field of its kind is missing.
@@ -200,7 +203,7 @@ def parse_line(text: bytes) -> RecordLine | None:
             f"schema {fields.get('schema')!r} is unknown; {SCHEMA_VERSION} is the only schema that "
             "this version of the harness reads"
         )
-    form = FORMS.get(kind)
+    form = forms.get(kind)
     return None if form is None else formed(fields, form, kind)
 
 

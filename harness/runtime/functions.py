@@ -319,7 +319,7 @@ class Functions:
         """Merge consecutive layers that the framework can run as one call, e.g. two LSTM layers. On
         the native paths, also merge the primitives of a softmax. Return an interpreter that knows
         the merged calls, and the new list of nodes."""
-        if self.claims and "softmax" in self.backend.fused:
+        if "softmax" in self.table:
             nodes = join_softmaxes(self.programs[phase], nodes, ends)
         nodes, chains = merge_chains(nodes, ends, self.natives[phase])
         return self.interpreter(sizes, {**self.claimed(phase), **chains}), nodes
