@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 import yaml
 from places import DOCS, SPECS
 from record_lines import lines_of
+from workflow_steps import run_step
 
 pytestmark = pytest.mark.pages
 PAGE = (DOCS / "ci.md").read_text(encoding="utf-8")
@@ -61,20 +61,11 @@ def step(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     script = script.replace("pytest ", f"{shlex.quote(sys.executable)} -m pytest ")
     assert script != RUN[name] or "torch" not in script
     variables = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "GITHUB_ACTIONS": "true",
         "GITHUB_STEP_SUMMARY": str(folder / f"{name}.md"),
         "PYTEST_ADDOPTS": "-p no:cacheprovider",
     }
-    return subprocess.run(
-        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
-        cwd=folder,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    return run_step(script, folder, **variables)
 
 
 def summary(name: str, folder: Path) -> str:

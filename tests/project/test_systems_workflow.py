@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from places import ROOT, SUPPORT
+from workflow_steps import run_step
 
 WORKFLOW: dict[str, Any] = yaml.safe_load(
     (ROOT / ".github/workflows/systems.yaml").read_text("utf-8")
@@ -34,20 +32,8 @@ def test_linux_and_macos_run_targets_of_the_makefile() -> None:
 @pytest.mark.pages  # ten starts of the command
 def test_the_commands_for_windows_run_without_what_windows_lacks(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tests/golden/results", tmp_path / "tests/golden/results")
-    played = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(SUPPORT / "other_systems"),
-        "PLAYED": "windows",
-    }
-    done = subprocess.run(
-        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", scripts("windows")["Commands"]],
-        cwd=tmp_path,
-        env={**os.environ, **played},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    played = {"PYTHONPATH": str(SUPPORT / "other_systems"), "PLAYED": "windows"}
+    done = run_step(scripts("windows")["Commands"], tmp_path, **played)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "report.html").exists()
