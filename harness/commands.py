@@ -30,7 +30,7 @@ from harness.defaults.options import DifferencesOptions
 from harness.demo.options import DemoOptions
 from harness.environments.options import EnvOptions
 from harness.errors import HarnessError, SpecError, SpecErrors, UsageError
-from harness.files.system import check_workers
+from harness.files.system import check_variable
 from harness.fuzz.options import FuzzOptions
 from harness.given.options import PassOptions
 from harness.output.printing import tell
@@ -51,8 +51,7 @@ COMPLETIONS = (check_completion, defaults_completion)
 def execute(verb: Verb, **values: Any) -> None:
     """Run a command and exit with its exit code; print the message of a :class:`HarnessError`."""
     try:
-        if verb.needs_workers:
-            check_workers()
+        check_variable()
         work = verb.prepare(verb.parse_options(values))
         # `check` and `bench` handle signals themselves, because they still write reports then.
         handles_signals = verb.work in (_check, _bench)
@@ -194,19 +193,14 @@ def bench_request_of(given: Mapping[str, Any]) -> Any:
 for _verb in (
     Verb("check", CheckOptions, _check),
     Verb("bench", BenchOptions, _bench),
-    Verb("compare", CompareOptions, "harness.comparison.two_runs:run_compare", needs_workers=False),
+    Verb("compare", CompareOptions, "harness.comparison.two_runs:run_compare"),
     Verb("upgrade", UpgradeOptions, "harness.comparison.upgrade:run_upgrade"),
-    Verb("merge", MergeOptions, "harness.comparison.merging:run_merge", needs_workers=False),
-    Verb("report", ReportOptions, "harness.report.console:run_report", needs_workers=False),
+    Verb("merge", MergeOptions, "harness.comparison.merging:run_merge"),
+    Verb("report", ReportOptions, "harness.report.console:run_report"),
     Verb("demo", DemoOptions, "harness.demo.console:run_demo"),
     Verb("run", PassOptions, "harness.given.run:run_run"),
-    Verb("explain", ExplainOptions, "harness.checking.explain:run_explain", needs_workers=False),
-    Verb(
-        "differences",
-        DifferencesOptions,
-        "harness.defaults.console:run_differences",
-        needs_workers=False,
-    ),
+    Verb("explain", ExplainOptions, "harness.checking.explain:run_explain"),
+    Verb("differences", DifferencesOptions, "harness.defaults.console:run_differences"),
     Verb("localise", LocaliseOptions, "harness.checking.causes.localise:run_localise"),
     Verb("reduce", ReduceOptions, "harness.upstream.bundle:run_reduce"),
     Verb("replay", ReplayOptions, "harness.checking.replay:run_replay"),
@@ -216,16 +210,11 @@ for _verb in (
     Verb("export", ExportOptions, "harness.convert.console:run_export"),
     Verb("import", ImportOptions, "harness.convert.console:run_import"),
     Verb("port", PortOptions, "harness.porting.console:run_port"),
-    Verb("list", ListOptions, "harness.checking.explain_definition:run_list", needs_workers=False),
-    Verb("schema", SchemaOptions, "harness.language.schema:run_schema", needs_workers=False),
-    Verb(
-        "new-backend",
-        NewBackendOptions,
-        "harness.scaffold.package:run_new_backend",
-        needs_workers=False,
-    ),
+    Verb("list", ListOptions, "harness.checking.explain_definition:run_list"),
+    Verb("schema", SchemaOptions, "harness.language.schema:run_schema"),
+    Verb("new-backend", NewBackendOptions, "harness.scaffold.package:run_new_backend"),
     Verb("env", EnvOptions, "harness.environments.console:run_env"),
-    Verb("cache", CacheOptions, "harness.caching.console:run_cache", needs_workers=False),
+    Verb("cache", CacheOptions, "harness.caching.console:run_cache"),
 ):
     _verb.callback = partial(execute, _verb)
     cli.add_command(_verb)

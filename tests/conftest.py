@@ -24,7 +24,6 @@ from pathlib import Path
 
 import pooch
 import pytest
-import warm_workers
 
 from harness.files.system import LINUX, usable_cores
 
@@ -131,6 +130,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
     name = os.environ.get("PYTEST_XDIST_WORKER")
     if name is not None and LINUX:
+        import warm_workers  # Windows lacks what it imports
+
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(name.removeprefix("gw")) % len(cores)]})
         warm_workers.install()

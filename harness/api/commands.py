@@ -15,7 +15,7 @@ from harness.command.declared import check_ranges, make_options
 from harness.command.outcome import CommandResult
 from harness.command.verbs import Verb
 from harness.commands import cli
-from harness.files.system import check_workers
+from harness.files.system import check_variable
 from harness.output.printing import silent
 
 RESULT = """\
@@ -38,8 +38,7 @@ def function_of(command: str, name: str = "") -> Callable[..., CommandResult]:
         values = arguments.of(verb.declared, options)
         command_options = make_options(verb.declared, values)
         check_ranges(command_options)
-        if verb.needs_workers:
-            check_workers()
+        check_variable()
         with silent():
             outcome: CommandResult = verb.prepare(command_options)()
         return outcome

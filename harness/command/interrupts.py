@@ -143,6 +143,8 @@ def _unread() -> bool:
     it. If so, the cleanup must not print its line, because it might wait forever."""
     import select
 
+    if not ALARM:
+        return False  # Windows does not tell
     poll = select.poll()
     poll.register(2, select.POLLOUT)
     return not poll.poll(0)

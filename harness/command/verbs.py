@@ -41,21 +41,13 @@ class Verb(click.Command):
 
     ``declared`` is the dataclass of the options; its docstring is the help text of the command.
     ``work`` is a function that takes an object of this class, or the name of the function as
-    ``"module:function"``. ``needs_workers`` is True if the command starts worker processes, which
-    do not run on Windows.
+    ``"module:function"``.
     """
 
     context_class = FoldedContext
 
-    def __init__(
-        self,
-        name: str,
-        declared: type,
-        work: str | Callable[[Any], Any],
-        *,
-        needs_workers: bool = True,
-    ) -> None:
-        self.work, self.declared, self.needs_workers = work, declared, needs_workers
+    def __init__(self, name: str, declared: type, work: str | Callable[[Any], Any]) -> None:
+        self.work, self.declared = work, declared
         params = [one.param() for one in options_of(declared) if one.word]
         super().__init__(name, params=params, help=inspect.getdoc(declared))
 

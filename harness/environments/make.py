@@ -20,6 +20,7 @@ from harness.environments.request import DISTRIBUTION, EnvironmentRequest, is_ed
 from harness.errors import CouldNotRun, UsageError
 from harness.files.atomic import write_whole
 from harness.files.lock import hold_lock
+from harness.files.system import POSIX
 from harness.files.user_file import displayed
 from harness.runtime.code_digest import digest
 from harness.runtime.labels import contradiction
@@ -58,7 +59,8 @@ def make(
         try:
             shutil.rmtree(folder, ignore_errors=True)
             about = _install(request, folder, python, tell)
-            os.sync()  # before the file marks it as complete
+            if POSIX:
+                os.sync()  # before the file marks it as complete
             write_whole(folder / cache.ABOUT, json.dumps(about, indent=1).encode())
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

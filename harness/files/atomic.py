@@ -17,7 +17,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from harness.errors import UsageError
-from harness.files.system import MOVES_OPEN_FILES, flock, opening
+from harness.files.system import POSIX, flock, opening
 
 # The age in seconds from which an unlocked hidden file is treated as left by a killed process.
 LEFT_OVER = 60.0
@@ -145,7 +145,7 @@ def sync_folder(folder: Path) -> None:
 
 def _open_folder(folder: Path) -> int | None:
     """Return a file descriptor of a folder; None on Windows, which opens only files."""
-    if not MOVES_OPEN_FILES:
+    if not POSIX:
         return None
     return os.open(folder, opening("RDONLY", "DIRECTORY", "CLOEXEC"))
 
@@ -166,7 +166,7 @@ def _replacing(target: Path, name: str) -> Iterator[tuple[int, Path]]:
         try:
             _claim(handle)
             yield handle, new
-            if not MOVES_OPEN_FILES:
+            if not POSIX:
                 open_file.close()
             os.replace(new, target)
         except BaseException:

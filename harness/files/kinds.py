@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import re
-import stat
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -141,7 +140,7 @@ def check_kind(path: Path, kind: FileKind) -> bool:
     except (OSError, ValueError) as error:
         raise FileFault(name, _error_text(error)) from None
     if other_file := other_kind(status):
-        is_null = status.st_rdev == os.makedev(1, 3) and stat.S_ISCHR(status.st_mode)
+        is_null = os.path.realpath(path) == os.path.realpath(os.devnull)
         hint = "to write no file, leave the option out" if is_null else "name a file"
         raise FileFault(name, f"{other_file}; {hint}")
     if not status.st_mode & 0o222 or not os.access(

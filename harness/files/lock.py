@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.files.system import flock, opening
+from harness.files.system import POSIX, flock, opening, read_at
 from harness.files.user_file import displayed
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -50,9 +50,13 @@ def hold_lock(path: Path, instead: str = "give another --weights") -> Iterator[N
         yield
     finally:
         # Remove the file before the release, so that no process can lock it under this name.
+        # Windows removes only a file that no process has open.
+        if not POSIX:
+            os.close(handle)
         with contextlib.suppress(OSError):
             os.unlink(lock)
-        os.close(handle)
+        if POSIX:
+            os.close(handle)
 
 
 def check_free(path: Path) -> None:
@@ -105,7 +109,8 @@ def _open_locked(lock: Path) -> int:
             # lock.
             if _is_still(handle, lock):
                 os.ftruncate(handle, 0)
-                os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+                os.lseek(handle, 0, os.SEEK_SET)
+                os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())
                 return handle
         except BaseException:
             os.close(handle)
@@ -122,7 +127,7 @@ def _is_still(handle: int, lock: Path) -> bool:
 def _holder(handle: int) -> str:
     """Return the text in a lock file that says which process has locked it, e.g. ``process 12 on
     my-host``; "" if the file has other content."""
-    match = HOLDER.fullmatch(os.pread(handle, 1024, 0))
+    match = HOLDER.fullmatch(read_at(handle, 1024, 0))
     return f"process {match[1].decode()} on {match[2].decode('ascii', 'replace')}" if match else ""
 
 

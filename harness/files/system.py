@@ -12,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import importlib
 import os
 import platform
 import re
-import sys
+import struct
 import time
 from functools import cache
 from pathlib import Path
@@ -27,31 +28,30 @@ VARIABLE, PORTABLE = "HARNESS_SYSTEM", "portable"
 LINUX = hasattr(os, "pidfd_open") and os.environ.get(VARIABLE) != PORTABLE
 """True if the kernel has what the harness needs from Linux, and the user does not forbid its
 use."""
-MOVES_OPEN_FILES = hasattr(os, "fork")
-"""False on Windows, which neither renames nor deletes a file that is open."""
+POSIX = hasattr(os, "fork")
+"""False on Windows, which forks no processes, opens no folders, and neither renames nor deletes a
+file that is open."""
 # Windows has devices of these names in every folder.
 RESERVED = frozenset(
     ("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)))
 )
+# Flags of LockFileEx, and the byte that it locks: one far behind the end of every file, because a
+# locked byte cannot be read. The structure OVERLAPPED holds the byte's position.
+_LOCK_FLAGS = {"NB": 1, "EX": 2}
+_LOCKED_BYTE = struct.pack("=QQIIQ", 0, 0, 0, 1 << 20, 0)
+# Arguments of CreateFile: the access FILE_APPEND_DATA and SYNCHRONIZE, or GENERIC_READ; other
+# processes may read, write and delete the file; it must exist.
+_APPEND, _READ, _SHARE_ALL, _OPEN_EXISTING = 0x100004, 0x80000000, 7, 3
 _CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 # Flags of linux/falloc.h: free the blocks of a part of a file, but keep the file's size.
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 
 
-def check_workers() -> None:
-    """Check that backends can run on this system.
-
-    Raises:
-        UsageError: the system cannot fork processes, or :data:`VARIABLE` has an unknown value.
-    """
+def check_variable() -> None:
+    """Raise :class:`UsageError` if the environment variable :data:`VARIABLE` has an unknown
+    value."""
     if (value := os.environ.get(VARIABLE, "")) not in ("", PORTABLE):
         raise UsageError(f"{VARIABLE} takes {PORTABLE!r} or nothing, found {value!r}")
-    if not hasattr(os, "fork"):
-        raise UsageError(
-            f"backends run only on Linux and macOS, but this is {sys.platform} (without os.fork): "
-            "use WSL 2 on Windows, or a container such as Docker's; explain, differences, list, "
-            "schema, report, compare and merge run here"
-        )
 
 
 # Files.
@@ -86,21 +86,61 @@ def flock(handle: int, *names: str) -> None:
     """Lock or unlock an open file; ``names`` are flags of ``fcntl.flock``: EX, SH, UN, NB.
 
     Raises:
-        OSError: another process holds the lock, or there are no locks (some file systems, Windows).
+        BlockingIOError: another process holds the lock.
+        OSError: the file system has no locks.
     """
-    try:
+    if POSIX:
         import fcntl
-    except ImportError:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from None
-    fcntl.flock(handle, sum(getattr(fcntl, f"LOCK_{name}") for name in names))
+
+        fcntl.flock(handle, sum(getattr(fcntl, f"LOCK_{name}") for name in names))
+        return
+    library, file = ctypes.CDLL("kernel32"), windows_handle(handle)
+    place = ctypes.create_string_buffer(_LOCKED_BYTE)
+    if "UN" in names:
+        done = library.UnlockFileEx(file, 0, 1, 0, place)
+    else:
+        flags = sum(_LOCK_FLAGS.get(name, 0) for name in names)
+        done = library.LockFileEx(file, flags, 0, 1, 0, place)
+    if not done:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
-def set_append(handle: int) -> None:
-    """Make every write to an open file go to its current end, also in processes that inherit the
-    file."""
-    import fcntl
+def windows_handle(file: int) -> ctypes.c_void_p:
+    """Return the handle with which Windows names an open file (``file`` is its descriptor)."""
+    msvcrt = importlib.import_module("msvcrt")  # typed only for Windows
+    return ctypes.c_void_p(msvcrt.get_osfhandle(file))
 
-    fcntl.fcntl(handle, fcntl.F_SETFL, fcntl.fcntl(handle, fcntl.F_GETFL) | os.O_APPEND)
+
+def read_at(handle: int, size: int, offset: int) -> bytes:
+    """Return at most ``size`` bytes of an open file, from the position ``offset``. On Windows, this
+    changes the current position."""
+    if POSIX:
+        return os.pread(handle, size, offset)
+    os.lseek(handle, offset, os.SEEK_SET)
+    return os.read(handle, size)
+
+
+def open_log() -> tuple[IO[bytes], IO[bytes]]:
+    """Return a new temporary file, and the same file opened for other processes to write. Their
+    output goes to the file's current end, even if the file has been cut."""
+    import tempfile
+
+    if POSIX:
+        import fcntl
+
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (the caller closes it)
+        fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_APPEND)
+        return file, file
+    named = tempfile.NamedTemporaryFile(buffering=0)  # noqa: SIM115 (the caller closes it)
+    return named, os.fdopen(_open_temporary(named.name, _APPEND), "wb", 0)
+
+
+def _open_temporary(path: str, access: int) -> int:
+    """Open a temporary file of another process on Windows, and return its file descriptor. Python's
+    ``open`` cannot do that, because Windows deletes the file when it is closed."""
+    winapi, msvcrt = map(importlib.import_module, ("_winapi", "msvcrt"))  # typed only for Windows
+    handle = winapi.CreateFile(path, access, _SHARE_ALL, 0, _OPEN_EXISTING, 0, 0)
+    return int(msvcrt.open_osfhandle(handle, opening("RDONLY")))
 
 
 def free_start(handle: int, size: int) -> bool:
@@ -114,8 +154,8 @@ def free_start(handle: int, size: int) -> bool:
 
 
 def open_shared_file() -> tuple[IO[bytes], str]:
-    """Return a new temporary file, and the path at which other processes can open the file until it
-    is closed here.
+    """Return a new temporary file, and the path with which other processes can call
+    :func:`reopen_shared_file` until it is closed here.
 
     On Linux the file has no name, so nothing is left of it if this process is killed.
     """
@@ -128,14 +168,27 @@ def open_shared_file() -> tuple[IO[bytes], str]:
     return named, named.name
 
 
+def reopen_shared_file(path: str) -> int:
+    """Open a file of :func:`open_shared_file` for reading, and return its file descriptor.
+
+    Raises:
+        OSError: the process that made the file has ended.
+    """
+    if POSIX:
+        return os.open(path, opening("RDONLY", "CLOEXEC"))
+    return _open_temporary(path, _READ)
+
+
 # Memory.
 
 
-def memory() -> int | None:
-    """Return the size of the main memory in bytes; None on Windows, which does not report it."""
-    if not hasattr(os, "sysconf"):
-        return None
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def memory() -> int:
+    """Return the size of the main memory in bytes."""
+    if POSIX:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    import psutil
+
+    return int(psutil.virtual_memory().total)
 
 
 def available_memory() -> int:
@@ -214,16 +267,20 @@ def peak_memory() -> int | None:
 
 def usable_cores() -> int:
     """Return the number of processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(_cores())
 
 
 def restrict_cores(count: int) -> None:
     """Let this process, and all that it starts, use only ``count`` cores. Do nothing on systems
     that do not offer this, such as macOS."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+        os.sched_setaffinity(0, _cores()[:count])
+
+
+def _cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 @cache
@@ -232,12 +289,13 @@ def processor_name() -> str:
     for line in _processor_lines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
-    import subprocess
-
     name = ""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]  # macOS
-        name = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip()
+    if POSIX:
+        import subprocess
+
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]  # macOS
+            name = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip()
     return name or platform.processor() or "unknown"
 
 
@@ -269,6 +327,14 @@ def read_clocks() -> dict[str, object]:
         if clock := re.fullmatch(r"cpu MHz\s*: ([\d.]+)", line):
             return {**clocks, "mhz": float(clock[1])}
     return clocks
+
+
+def load_averages() -> tuple[float, float, float]:
+    """Return the load averages of the machine over 1, 5 and 15 minutes; zeros on Windows, which has
+    none."""
+    if POSIX:
+        return os.getloadavg()
+    return 0.0, 0.0, 0.0
 
 
 def processor_seconds(pid: int) -> float:

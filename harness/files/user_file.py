@@ -18,7 +18,7 @@ from harness.files.system import memory, opening
 MIB, GIB = 1 << 20, 1 << 30
 # The size limit of each kind of file, in bytes. Weights need their size in memory, and the same for
 # the worker; hostile JSON can take many times its size.
-MAX_WEIGHTS = min(64 * GIB, (memory() or 128 * GIB) // 2)
+MAX_WEIGHTS = min(64 * GIB, memory() // 2)
 MAX_HEADER = 64 * MIB  # JSON header of weights, with the vocabulary and the history
 MAX_TEXT = 4 * GIB  # the character indices and the row order take the same memory again
 MAX_RECORDS = GIB

@@ -16,7 +16,7 @@ from typing import Self
 from harness.errors import HarnessError
 from harness.files import kinds
 from harness.files.forms import Malformed, formed, plain, read_json
-from harness.files.system import flock, opening
+from harness.files.system import flock, opening, read_at
 from harness.files.user_file import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
 from harness.results.lines import FORMS, SCHEMA_VERSION, RecordLine, Torn
 from harness.results.records import Records
@@ -107,7 +107,7 @@ class RecordWriter:
         end = position = os.fstat(self._fd).st_size
         while position:
             start = max(0, position - 65536)
-            newline = os.pread(self._fd, position - start, start).rfind(b"\n")
+            newline = read_at(self._fd, position - start, start).rfind(b"\n")
             if newline >= 0:
                 return end - (start + newline + 1)
             position = start

@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.errors import UsageError
-from harness.files.system import open_shared_file, opening
+from harness.files.system import open_shared_file, reopen_shared_file
 
 
 class Shared:
@@ -62,7 +62,7 @@ def map_vector(location: Mapping[str, str]) -> Array:
     Raises:
         OSError: the process that created the vector has ended.
     """
-    handle = os.open(location["place"], opening("RDONLY", "CLOEXEC"))
+    handle = reopen_shared_file(location["place"])
     try:
         return _map(handle, np.dtype(location["dtype"]))
     finally:

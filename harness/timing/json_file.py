@@ -8,7 +8,6 @@ fitted slopes, compared tunings).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -26,6 +25,7 @@ from harness.errors import HarnessError
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.forms import Malformed, formed, plain, read_json
+from harness.files.system import load_averages
 from harness.files.user_file import MAX_RESULTS, FileFault, displayed, read_bytes, read_head, why
 from harness.results.environment import describe_machine as this_machine
 from harness.results.speeds import SpeedFile, encode_speeds
@@ -91,7 +91,7 @@ def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[s
         "threads": request.thread_count,
         "rounds": request.rounds,
         "seed": request.seed,
-        "load": list(os.getloadavg()),
+        "load": list(load_averages()),
         "workers": workers(results),
     }
 

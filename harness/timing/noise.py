@@ -4,13 +4,14 @@ speed is unreliable."""
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+
+from harness.files.system import load_averages
 
 # A speed is unreliable if half the interquartile range of its rounds exceeds this share of their
 # median. ``--threshold`` has the same default.
@@ -38,7 +39,7 @@ class Load:
     @staticmethod
     def now() -> float:
         """Return the load average of the machine over the last minute."""
-        return os.getloadavg()[0]
+        return load_averages()[0]
 
 
 def spread_of(quartiles: Mapping[str, float]) -> float:

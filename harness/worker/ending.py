@@ -1,282 +1,238 @@
-"""The end of processes: find, watch and kill the processes of a worker.
+"""The end of processes: each worker has an object that watches and ends its processes.
 
-Linux has the strongest means: the kernel signals the end of a parent, gives orphans to the
-supervisor, and names processes by descriptors (pidfd) whose number is never reused. Other POSIX
-systems poll, and find processes by their parents, process groups and environment variables.
-
-Every worker gets a token in an environment variable, which its processes inherit. The token holds
-the namespace of process numbers, the number and start time of the harness process, and the number
-of the worker.
+On POSIX systems, this object is a supervisor process (:mod:`harness.worker.supervisor`). On Windows
+it is a Job Object, which the system itself ends if the harness is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
-import itertools
 import os
 import select
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from hmac import compare_digest
+from secrets import token_hex
+from typing import Any, NoReturn, Protocol
 
 from harness.files import system
 
-TOKEN_VARIABLE = "HARNESS_WORKER"
-PAUSE = 0.02
-"""Seconds between two looks at processes that must end."""
-_END_SECONDS = 1.0
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_TITLE = b"harness-guardian"
-_numbers = itertools.count()
+_REAP_SECONDS = 1.0
+# Constants of Windows: the limit and the class of SetInformationJobObject, the class of
+# QueryInformationJobObject, the flags of CreateProcess, and the access rights of OpenProcess
+# (PROCESS_TERMINATE and PROCESS_SET_QUOTA).
+_KILL_ON_JOB_CLOSE, _EXTENDED_LIMITS, _PROCESS_IDS = 0x2000, 9, 3
+_SUSPENDED, _NO_WINDOW, _ADD_TO_JOB = 0x4, 0x08000000, 0x0101
+_KILLED = 1
+# The variable with the key of a worker on Windows, the key's length, and the longest time to send
+# it.
+_KEY, _KEY_LENGTH, _KEY_SECONDS = "HARNESS_WORKER_KEY", 64, 1.0
 
 
-def ending_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals to send to a supervisor so that it ends all its processes. SIGCONT is one
-    of them, because a supervisor may have been stopped (SIGSTOP)."""
-    return signal.SIGTERM, signal.SIGCONT
+def worker_command(python: str, module: str, arguments: Sequence[str]) -> list[str]:
+    """Return the command line of a process that runs a module with arguments; the caller appends
+    further arguments. On POSIX systems the process is a supervisor, whose child runs the module."""
+    # -P keeps the current folder off the import path, so that a torch.py there is not imported.
+    supervisor = ["harness.worker.guardian", str(os.getpid())] if system.POSIX else []
+    return [python, "-P", "-m", *supervisor, module, *arguments]
 
 
-# Functions that a supervisor or a worker calls for itself.
+def replace_process(command: list[str], environment: Mapping[str, str]) -> NoReturn:
+    """Run a program in the place of this process.
 
+    Windows has no ``exec``, so this process waits there for the program, and ends with its exit
+    code.
 
-def end_with(parent: int, number: signal.Signals) -> None:
-    """Make the kernel send the signal ``number`` to this process when its parent ends. More
-    precisely, the signal is sent when the thread of the process ``parent`` ends that has started
-    this process.
-
-    On systems other than Linux the supervisor polls instead (:func:`wait_for_signal`).
+    Raises:
+        OSError: the program cannot be started.
     """
-    if system.LINUX:
-        _prctl(_PR_SET_PDEATHSIG, number)
-    # If the parent ended before the prctl, the signal never comes.
-    if os.getppid() != parent:
-        os._exit(1)
+    if system.POSIX:
+        os.execve(command[0], command, environment)
+    code = subprocess.call(command, env=environment)
+    os._exit(ctypes.c_int(code).value)
 
 
-def adopt_orphans() -> None:
-    """Make this process the parent of every descendant whose own parent has ended; Linux only."""
-    if system.LINUX:
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+class Ender(Protocol):
+    """The object that watches and ends the processes of one worker."""
+
+    connection: socket.socket
+    """The socket to the worker; it never blocks."""
+    arguments: Sequence[str]
+    """Arguments to append to the command line."""
+    variables: Mapping[str, str]
+    """Environment variables to add."""
+    start_options: Mapping[str, Any]
+    """Further arguments of ``subprocess.Popen``."""
+
+    def attach(self, started: subprocess.Popen[bytes]) -> None:
+        """Take charge of the process that was started.
+
+        Raises:
+            OSError: the system refuses that. The process is killed.
+        """
+
+    def abandon(self) -> None:
+        """Free all resources, if no process was started."""
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id, or the id of the process that starts the worker."""
+
+    def has_ended(self, wait: float = 0.0) -> bool:
+        """Return whether the worker has ended; wait for its end at most ``wait`` seconds."""
+
+    def wait(self, seconds: float, writing: bool = False) -> tuple[bool, bool, bool]:
+        """Wait at most ``seconds`` until the worker ends, or until the socket can be read or, with
+        ``writing``, written. Return whether it can be read, whether it can be written, and whether
+        the worker has ended."""
+
+    def members(self) -> set[int]:
+        """Return the ids of the worker and of all processes that it has started."""
+
+    def end(self) -> int | None:
+        """Kill the worker and all processes that it has started, free all resources, and return the
+        worker's exit status.
+
+        As in ``subprocess``, the status is negative if a signal ended the process. It is None if
+        the kernel does not end the process in time, for example because of a device driver.
+        """
 
 
-def become(module: str, arguments: Sequence[str]) -> None:
-    """Run ``main(arguments)`` of a module in this process, which is a fork.
+def new_ender() -> Ender:
+    """Return the object that will end the processes of a new worker."""
+    if system.POSIX:
+        from harness.worker.supervisor import Supervisor
 
-    On systems other than Linux the process first starts Python again, because libraries such as
-    Apple's do not work in a fork.
-    """
-    if system.LINUX:
-        importlib.import_module(module).main(arguments)
-    else:
-        code = "import importlib, sys; importlib.import_module(sys.argv[1]).main(sys.argv[2:])"
-        os.execv(sys.executable, [sys.executable, "-P", "-c", code, module, *arguments])
+        return Supervisor()
+    return Job()
 
 
-def wait_for_signal(ending: set[signal.Signals], parent: int) -> int:
-    """Wait for one of the signals ``ending``, or until a child may have ended (SIGCHLD). All
-    signals are blocked, so none is lost between two waits.
-
-    On systems other than Linux the end of ``parent`` counts as SIGTERM.
-    """
-    if system.LINUX:
-        return signal.sigwait({*ending, signal.SIGCHLD})
-    time.sleep(PAUSE)
-    if os.getppid() != parent:
-        return signal.SIGTERM
-    return min(signal.sigpending() & ending, default=signal.SIGCHLD)
+def open_connection(number: int) -> socket.socket:
+    """Return the worker's socket to the harness. ``number`` is its descriptor, or on Windows, where
+    processes do not inherit sockets reliably, the port to connect to."""
+    if system.POSIX:
+        return socket.socket(fileno=number)
+    connection = socket.create_connection(("127.0.0.1", number))
+    _send_at_once(connection)
+    connection.sendall(os.environ[_KEY].encode())
+    return connection
 
 
-def pause_for_child() -> None:
-    """Wait until a child ends, but at most :data:`PAUSE` seconds."""
-    if system.LINUX:
-        signal.sigtimedwait({signal.SIGCHLD}, PAUSE)
-    else:
-        time.sleep(PAUSE)
+def _send_at_once(connection: socket.socket) -> None:
+    # By default, a small message waits until the message before it has been acknowledged.
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def doomed_processes() -> set[int]:
-    """Return the ids of the processes that a supervisor must kill next.
+def end_soon(pid: int) -> None:
+    """Make a worker and its processes end, and do not wait. ``pid`` is the process that was
+    started. On Windows they end with this process."""
+    if system.POSIX:
+        from harness.worker import supervisor
 
-    On Linux they are its children. Only these are killed, because the kernel cannot reuse their ids
-    before the supervisor has waited for them. Descendants whose parent has ended become children,
-    and are killed later.
-    """
-    if system.LINUX:
-        return set(children(os.getpid()))
-    return members(os.getpid(), os.environ[TOKEN_VARIABLE])
-
-
-def take_title() -> None:
-    """Change the name of this process in process lists, which show it as a copy of the worker
-    otherwise; Linux only."""
-    if not system.LINUX:
-        return
-    with contextlib.suppress(OSError):  # /proc may be read-only
-        Path("/proc/self/comm").write_bytes(_TITLE[:15])
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        start, end = int(fields[45]), int(fields[46])
-        ctypes.memmove(start, _TITLE.ljust(end - start, b"\0")[: end - start], end - start)
-
-
-def _prctl(option: int, value: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-# Functions that find processes.
-
-
-def open_watch(pid: int, report: int) -> tuple[int, int]:
-    """Return a new file descriptor, and the event of ``select.poll`` that it has when the
-    supervisor ``pid`` has ended.
-
-    ``report`` is a pipe that only the supervisor writes, so its end closes the pipe.
-    """
-    if system.LINUX:
-        return os.pidfd_open(pid), select.POLLIN
-    return os.dup(report), select.POLLHUP
-
-
-def children(pid: int) -> list[int]:
-    """Return the process ids of the processes whose parent is ``pid``. If processes end during the
-    call, some children may be missing."""
-    pids: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            pids += map(int, file.read_text().split())
-    return pids
-
-
-def members(guardian: int, token: str) -> set[int]:
-    """Return the ids of a worker and of all processes that it has started. ``guardian`` is the
-    worker's supervisor.
-
-    On systems other than Linux, a daemon is found only by its ``token``.
-    """
-    if system.LINUX:
-        return {below for child in children(guardian) for below in (child, *members(child, token))}
-    import psutil
-
-    holders = {pid for pid in _processes() if _token_of(pid) == token}
-    with contextlib.suppress(psutil.Error):
-        holders |= {process.pid for process in psutil.Process(guardian).children(recursive=True)}
-    return {pid for pid in holders - {guardian} if _start_time(pid)}
-
-
-def new_token() -> str:
-    """Return a new token: a text that no other worker has. All processes of a worker have it in an
-    environment variable, so they can be found."""
-    return f"{_namespace()} {os.getpid()} {_start_time(os.getpid())} {next(_numbers)}"
-
-
-def _processes() -> Iterable[int]:
-    if system.LINUX:
-        return (int(entry) for entry in os.listdir("/proc") if entry.isdecimal())
-    import psutil
-
-    return map(int, psutil.pids())
-
-
-def _token_of(pid: int) -> str:
-    """Return the token of a process, i.e. the text that identifies its worker. It is empty if the
-    process has no token, has ended, or belongs to another user."""
-    if system.LINUX:
-        prefix = TOKEN_VARIABLE.encode() + b"="
-        with contextlib.suppress(OSError):
-            for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                if entry.startswith(prefix):
-                    return entry[len(prefix) :].decode("utf-8", "replace")
-        return ""
-    import psutil
-
-    with contextlib.suppress(psutil.Error, OSError):
-        return str(psutil.Process(pid).environ().get(TOKEN_VARIABLE, ""))
-    return ""
-
-
-def _namespace() -> str:
-    """Return the name of the set of process numbers: a container has its own."""
-    return os.readlink("/proc/self/ns/pid") if system.LINUX else "portable"
-
-
-def _start_time(pid: int) -> str:
-    """Return the start time of a process; empty if the process has ended."""
-    if system.LINUX:  # in clock ticks since the start of the system
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            return "" if fields[0] in "ZX" else fields[19]
-        return ""
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return "" if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
-    return ""
-
-
-# Functions that end processes which have outlived their worker. Normally the supervisor ends all
-# processes of its worker, so this code is for a supervisor that was killed. On Linux a supervisor
-# that is alive gets a signal and is not killed, because it also finds processes that have cleared
-# their environment.
-
-
-def end_holders(token: str) -> None:
-    """Kill all processes of the worker with this token. If they start new processes, continue to
-    kill for at most a second."""
-    _end_matching(lambda found: found == token)
+        supervisor.end_soon(pid)
 
 
 def end_abandoned() -> None:
-    """Kill processes of workers whose harness process has ended."""
-    _end_matching(_is_abandoned)
+    """Kill processes of workers whose harness process has ended. On Windows there are none."""
+    if system.POSIX:
+        from harness.worker import supervisor
+
+        supervisor.end_abandoned()
 
 
-def _end_matching(is_doomed: Callable[[str], bool]) -> None:
-    end = time.monotonic() + _END_SECONDS
-    while [
-        pid for pid in _processes() if _end_if_matching(pid, is_doomed)
-    ] and time.monotonic() < end:
-        time.sleep(0.01)
+class Job:
+    """A Job Object of Windows, which holds a worker and all processes that it has started.
 
+    A process cannot leave it. Windows kills all its processes when its only handle is closed, so
+    also if this process is killed.
+    """
 
-def _end_if_matching(pid: int, is_doomed: Callable[[str], bool]) -> bool:
-    """Kill the process ``pid`` if the function ``is_doomed`` returns True for its token (the text
-    that identifies its worker). Return whether a living process was killed."""
-    if not is_doomed(_token_of(pid)):
-        return False
-    with contextlib.suppress(OSError):
-        if not system.LINUX:
-            os.kill(pid, signal.SIGKILL)
-            return True
-        pidfd = os.pidfd_open(pid)
+    def __init__(self) -> None:
+        # The worker connects to this socket, and proves with the key that it is the worker.
+        self.connection = self._listener = socket.create_server(("127.0.0.1", 0))
+        self._key = token_hex(_KEY_LENGTH // 2)
+        self.arguments: Sequence[str] = ["--fd", str(self._listener.getsockname()[1])]
+        self.variables: Mapping[str, str] = {_KEY: self._key}
+        self.start_options: Mapping[str, Any] = {"creationflags": _SUSPENDED | _NO_WINDOW}
+        self._library = ctypes.CDLL("kernel32")
+        for function in ("CreateJobObjectW", "OpenProcess"):
+            getattr(self._library, function).restype = ctypes.c_void_p
+        self._handle = ctypes.c_void_p(self._call("CreateJobObjectW", None, None))
+        limits = (ctypes.c_uint32 * 36)()  # JOBOBJECT_EXTENDED_LIMIT_INFORMATION
+        limits[4] = _KILL_ON_JOB_CLOSE
+        size = ctypes.sizeof(limits)
+        self._call("SetInformationJobObject", self._handle, _EXTENDED_LIMITS, limits, size)
+
+    def attach(self, started: subprocess.Popen[bytes]) -> None:
+        import psutil
+
+        self._popen = started
+        process = ctypes.c_void_p(self._call("OpenProcess", _ADD_TO_JOB, 0, started.pid))
         try:
-            # Check again, because the number may have been reused before the pidfd was opened.
-            if is_doomed(_token_of(pid)):
-                for number in ending_signals() if _is_supervisor(pid) else (signal.SIGKILL,):
-                    signal.pidfd_send_signal(pidfd, number)
-                return True
+            self._call("AssignProcessToJobObject", self._handle, process)
+            psutil.Process(started.pid).resume()
+        except BaseException:
+            started.kill()  # it does not run yet, and nothing else would end it
+            raise
         finally:
-            os.close(pidfd)
-    return False
+            self._call("CloseHandle", process)
 
+    def has_ended(self, wait: float = 0.0) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(wait)
+        return self._popen.returncode is not None
 
-def _is_supervisor(pid: int) -> bool:
-    """Return whether the process ``pid`` is a supervisor. If it is, a signal suffices to end it and
-    its worker."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == _TITLE
-    return False
+    def wait(self, seconds: float, writing: bool = False) -> tuple[bool, bool, bool]:
+        # The end of the worker closes its socket, so it ends this wait too.
+        ready = [self.connection]
+        read, write, _ = select.select(ready, ready if writing else [], [], seconds)
+        if read and self.connection is self._listener:
+            read = []
+            self._accept()
+        return bool(read), bool(write), self.has_ended()
 
+    def _accept(self) -> None:
+        """Accept the connection of the worker; reject that of a process without the key."""
+        connection, _ = self._listener.accept()
+        connection.settimeout(_KEY_SECONDS)
+        key = b""
+        with contextlib.suppress(OSError):
+            while part := connection.recv(_KEY_LENGTH - len(key)):
+                key += part
+        if compare_digest(key, self._key.encode()):
+            self._listener.close()
+            self.connection = connection
+            _send_at_once(connection)
+            connection.setblocking(False)
+        else:
+            connection.close()
 
-def _is_abandoned(token: str) -> bool:
-    namespace, _, rest = token.partition(" ")
-    pid, _, rest = rest.partition(" ")
-    started, _, _ = rest.partition(" ")
-    # In another namespace (of a container), the same process number means another process.
-    if namespace != _namespace() or not pid.isdecimal():
-        return False
-    return _start_time(int(pid)) != started
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def members(self) -> set[int]:
+        ids = (ctypes.c_size_t * 4096)()  # JOBOBJECT_BASIC_PROCESS_ID_LIST: two counts, the ids
+        size = ctypes.sizeof(ids)
+        self._call("QueryInformationJobObject", self._handle, _PROCESS_IDS, ids, size, None)
+        return set(ids[1 : 1 + (ids[0] >> 32)])
+
+    def end(self) -> int | None:
+        code = self._popen.poll()
+        self._call("TerminateJobObject", self._handle, _KILLED)
+        self.abandon()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(_REAP_SECONDS)
+        return self._popen.returncode if code is None else code
+
+    def abandon(self) -> None:
+        self._call("CloseHandle", self._handle)
+        self.connection.close()
+
+    def _call(self, function: str, *arguments: Any) -> int:
+        result: int | None = getattr(self._library, function)(*arguments)
+        if not result:
+            raise OSError(f"{function} failed: error {self._library.GetLastError()} of Windows")
+        return result

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 import os
-import select
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
+from harness.files.system import POSIX
 from harness.worker import frames
-from harness.worker.launch import guarded
+from harness.worker.ending import replace_process, worker_command
 from harness.worker.process import Process
 
 Status = Literal["ok", "error", "crashed", "timeout", "out-of-memory"]
@@ -48,24 +47,19 @@ def exchange(
     """
     # A process cannot send arrays that are larger than its memory limit.
     allowed = frames.MAX_FRAME if limit is None else min(limit, frames.MAX_FRAME)
-    connection, reader = process.connection, frames.FrameReader(allowed)
+    reader = frames.FrameReader(allowed)
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     next_watch = time.monotonic() + TICK
-    poll = select.poll()
-    poll.register(*process.watch)
-    poll.register(connection, select.POLLIN | (select.POLLOUT if request else 0))
     while True:
         wait = max(0.0, min(next_watch, deadline) - time.monotonic())
-        ready = dict(poll.poll(wait * 1000))
-        events = ready.get(connection.fileno(), 0)
+        readable, writable, ended = process.wait(wait, request is not None)
         try:
-            if request and events & select.POLLOUT and request.advance(connection):
+            if request and writable and request.advance(process.connection):
                 request = None
-                poll.modify(connection, select.POLLIN)
-            if events & ~select.POLLOUT and reader.advance(connection):
+            if readable and reader.advance(process.connection):
                 return reader.message
             # Accept a complete answer even if the process has ended since.
-            if process.watch[0] in ready and _read_last_frame(reader, connection):
+            if ended and _read_last_frame(process, reader):
                 return reader.message
         except (frames.EndOfStream, frames.FrameError, OSError) as error:
             raise LostWorker("crashed", "" if process.has_ended(_CLOSING) else str(error)) from None
@@ -77,11 +71,11 @@ def exchange(
             watch(process, limit)
 
 
-def _read_last_frame(reader: frames.FrameReader, connection: socket.socket) -> bool:
+def _read_last_frame(process: Process, reader: frames.FrameReader) -> bool:
     """Read the last message of a process that has ended. Return True if the message is complete,
     otherwise raise an error."""
-    while select.select([connection], [], [], 0)[0]:
-        if reader.advance(connection):
+    while process.wait(0.0)[0]:
+        if reader.advance(process.connection):
             return True
     # There are no data, and the stream has not ended because a forked child holds it open.
     raise frames.EndOfStream("the process ended without an answer")
@@ -130,7 +124,7 @@ def run(
     Raises:
         OSError: no process can be started.
     """
-    process, cause = Process(guarded(sys.executable, __name__, command), environment), ""
+    process, cause = Process(worker_command(sys.executable, __name__, command), environment), ""
     try:
         _wait(process, timeout, memory)
     except LostWorker as lost:
@@ -154,9 +148,14 @@ def main(arguments: Sequence[str]) -> NoReturn:
     """Replace this process by a program. ``arguments`` are its command line, followed by ``--fd
     N``. This socket of the supervisor is closed first, because the program does not use it."""
     *command, _, descriptor = arguments
-    os.close(int(descriptor))
+    if POSIX:
+        os.close(int(descriptor))
     try:
-        os.execv(command[0], command)
+        replace_process(command, os.environ)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", flush=True)
         os._exit(CANNOT_RUN)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -19,15 +19,18 @@ import os
 import signal
 import sys
 
-from harness.worker import ending
+from harness.files.system import POSIX
+from harness.worker import supervisor
+
+assert POSIX, "Windows has no supervisors, but Job Objects"
 
 
 def main() -> None:
     """Fork this process into supervisor and worker. The supervisor never returns from this
     function."""
     parent, module, *arguments, _, report = sys.argv[1:]
-    ending.end_with(int(parent), signal.SIGTERM)
-    ending.adopt_orphans()
+    supervisor.end_with(int(parent), signal.SIGTERM)
+    supervisor.adopt_orphans()
     # The parent may ignore SIGCHLD, and a child process inherits that. Ended children would then
     # vanish without a signal.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -37,9 +40,9 @@ def main() -> None:
         _supervise(worker, int(report), int(parent))
     os.close(int(report))
     os.setsid()
-    ending.end_with(guardian, signal.SIGKILL)
+    supervisor.end_with(guardian, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    ending.become(module, arguments)
+    supervisor.become(module, arguments)
 
 
 def _supervise(worker: int, report: int, parent: int) -> None:
@@ -49,11 +52,11 @@ def _supervise(worker: int, report: int, parent: int) -> None:
     # Close this copy of the worker's socket, because the parent waits for the end of the stream.
     os.closerange(3, report)
     os.closerange(report + 1, 256)
-    ending.take_title()
+    supervisor.take_title()
     _report_number(report, worker)
     status: int | None = None
     numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-    while status is None and ending.wait_for_signal(numbers, parent) not in numbers:
+    while status is None and supervisor.wait_for_signal(numbers, parent) not in numbers:
         status, _ = _reap(worker)
     _report_number(report, _end_all(worker, status))
     os._exit(0)
@@ -69,15 +72,15 @@ def _end_all(worker: int, status: int | None) -> int:
     status. ``status`` is that exit status if the worker has already ended, else None."""
     refused: set[int] = set()
     while True:
-        for pid in ending.doomed_processes() - refused:
+        for pid in supervisor.doomed_processes() - refused:
             if not _kill(pid):
                 refused.add(pid)
         new_status, childless = _reap(worker)
         status = new_status if status is None else status
         alone = childless or refused
-        if status is not None and alone and not ending.doomed_processes() - refused:
+        if status is not None and alone and not supervisor.doomed_processes() - refused:
             return status
-        ending.pause_for_child()
+        supervisor.pause_for_child()
 
 
 def _kill(pid: int) -> bool:

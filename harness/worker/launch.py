@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import UsageError
 from harness.runtime.hookspecs import COMPILED_CODE
 from harness.runtime.labels import backend_of
+from harness.worker.ending import worker_command
 
 SERVICE = "harness.runtime.service:handler"
 """The default service, which answers the calls of ``harness check``."""
@@ -70,7 +71,7 @@ class Launch:
     def command(self) -> list[str]:
         """Return the command line that starts the worker, without the numbers of file
         descriptors."""
-        command = guarded(
+        command = worker_command(
             self.python, "harness.worker.serve", ["--backend", backend_of(self.backend)]
         )
         if self.handler is None:
@@ -97,13 +98,6 @@ class Launch:
             **({COMPILED_CODE: str(self.compiled_code)} if self.compiled_code else {}),
             **self.environment,
         }
-
-
-def guarded(python: str, module: str, arguments: Sequence[str]) -> list[str]:
-    """Return the command line that starts a supervisor, whose child runs
-    ``module.main(arguments)``. The caller adds the numbers of file descriptors."""
-    # -P keeps the current folder off the import path, so that a torch.py there is not imported.
-    return [python, "-P", "-m", "harness.worker.guardian", str(os.getpid()), module, *arguments]
 
 
 def thread_settings(count: int) -> dict[str, str]:

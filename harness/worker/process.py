@@ -1,35 +1,32 @@
 """Worker processes: start them, record their output, measure their memory, and end them reliably.
 One permanent thread starts them all.
 
-Each start runs a supervisor (:mod:`harness.worker.guardian`) whose child is the worker.
+On POSIX systems, each start runs a supervisor (:mod:`harness.worker.guardian`) whose child is the
+worker.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import queue
-import select
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 
 from harness.command.interrupts import before_leaving
-from harness.files.system import check_workers, free_start, process_memory, set_append
-from harness.worker.ending import (
-    TOKEN_VARIABLE,
-    end_abandoned,
-    end_holders,
-    ending_signals,
-    members,
-    new_token,
-    open_watch,
+from harness.files.system import (
+    POSIX,
+    check_variable,
+    free_start,
+    open_log,
+    process_memory,
+    read_at,
 )
+from harness.worker.ending import end_abandoned, end_soon, new_ender
 
 LOG_TAIL = 64 << 10
 """The number of bytes at the end of a log that are kept."""
@@ -49,11 +46,10 @@ class Log:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed by `close`)
+        self._file, self.writer = open_log()
         self._tail = b""
         self._dropped = 0
         self._lock = threading.Lock()
-        set_append(self.fileno())  # the worker writes at the new end after the file is cut
 
     def fileno(self) -> int:
         return self._file.fileno()
@@ -75,7 +71,7 @@ class Log:
             if self._file.closed:
                 return
             status = os.fstat(self.fileno())
-            if status.st_blocks * _BLOCK <= _LOG_ON_DISK:
+            if getattr(status, "st_blocks", status.st_size // _BLOCK) * _BLOCK <= _LOG_ON_DISK:
                 return
             size = status.st_size
             if free_start(self.fileno(), size - LOG_TAIL):
@@ -100,104 +96,81 @@ class Log:
 
     def close(self) -> None:
         with self._lock:
+            self.writer.close()
             self._file.close()
 
     def _read_tail(self, size: int) -> bytes:
-        return os.pread(self.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
+        return read_at(self.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
 
 
-_REAP_SECONDS = 1.0
 _WATCH_SECONDS = 0.5
 
 
 class Process:
-    """A running worker process: its socket, its output (log), and its supervisor.
-
-    ``poll.register(*process.watch)`` makes a poll report the end of the supervisor.
-
-    The supervisor ends only after the worker, and after all processes that the worker has started.
-    """
+    """A running worker process: its socket, its output (log), and the object that ends it: a
+    supervisor, or a Job Object of Windows."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start ``command``, the command line of a supervisor, with ``--fd N --report N`` appended.
-        These are the file descriptors of the worker's socket and of the supervisor's reports.
+        """Start ``command``, a command line of :func:`harness.worker.ending.worker_command`, with
+        the number of the worker's connection appended (``--fd N``).
 
         Raises:
             OSError: the command cannot be started.
-            UsageError: workers cannot run on this system.
+            UsageError: ``HARNESS_SYSTEM`` has an unknown value.
         """
-        check_workers()
+        check_variable()
         self.log = Log()
-        self.connection, theirs = socket.socketpair()
-        self._report, report = os.pipe()
-        self._report_bytes = b""
-        self._token = new_token()
+        self._ender = new_ender()
+        self.wait, self.has_ended = self._ender.wait, self._ender.has_ended
         try:
-            self._popen = _in_spawner(
+            _in_spawner(
                 lambda: self._start(
-                    [*command, "--fd", str(theirs.fileno()), "--report", str(report)],
-                    {**environment, TOKEN_VARIABLE: self._token},
-                    [theirs.fileno(), report],
+                    [*command, *self._ender.arguments], {**environment, **self._ender.variables}
                 )
             )
         except BaseException:
-            self._close()
+            self._ender.abandon()
             self.log.close()
             raise
-        finally:
-            theirs.close()
-            os.close(report)
-        self.watch = open_watch(self._popen.pid, self._report)
-        self.connection.setblocking(False)
-        os.set_blocking(self._report, False)
 
     def _start(
-        self, command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
+        self, command: Sequence[str], environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
         started = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=self.log.fileno(),
-            stderr=self.log.fileno(),
+            stdout=self.log.writer,
+            stderr=self.log.writer,
             env=environment,
-            pass_fds=descriptors,
-            start_new_session=True,
+            **self._ender.start_options,
         )
-        _live[started.pid] = self.log
+        self._attach(started)
         return started
+
+    def _attach(self, started: subprocess.Popen[bytes]) -> None:
+        self._ender.attach(started)
+        self._number = started.pid
+        _live[started.pid] = self.log
+
+    @property
+    def connection(self) -> socket.socket:
+        """The socket to the process. After :meth:`wait` it may be a different socket."""
+        return self._ender.connection
 
     @property
     def pid(self) -> int:
-        """The worker's process id. Before the worker exists, it is the supervisor's process id."""
-        return (self._read_reports() or [self._popen.pid])[0]
-
-    def has_ended(self, wait: float = 0.0) -> bool:
-        """Return whether the process has ended; wait for its end at most ``wait`` seconds."""
-        poll = select.poll()
-        poll.register(*self.watch)
-        return bool(poll.poll(wait * 1000))
+        """The id of the process. Before a supervisor has started the worker, it is the supervisor's
+        id."""
+        return self._ender.pid
 
     def end(self) -> int | None:
-        """Kill the worker and all processes that it has started; return its exit status.
+        """Kill the worker and all processes that it has started; return its exit status, or None if
+        the system does not end the process in time.
 
-        All resources except the log are freed. As in ``subprocess``, the status is negative if a
-        signal ended the process. It is None if the kernel does not end the process in time, for
-        example because of a device driver.
+        All resources except the log are freed.
         """
-        _signal_to_end(self._popen.pid)
-        if not self.has_ended(_REAP_SECONDS) and not self._read_reports():
-            self._popen.kill()  # the supervisor hangs before it starts the worker
-        _live.pop(self._popen.pid, None)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._popen.wait(_REAP_SECONDS)
-        code = self._popen.returncode
-        match self._read_reports():
-            case [_, status]:
-                code = os.waitstatus_to_exitcode(status)
-            case _:  # the supervisor was killed before it finished
-                end_holders(self._token)
-        os.close(self.watch[0])
-        self._close()
+        code = self._ender.end()
+        _live.pop(self._number, None)
         return code
 
     def memory(self) -> int:
@@ -206,26 +179,14 @@ class Process:
         A forked child shares most memory pages with its parent, so a plain sum would count them
         twice. On Linux, a page that n of the processes share counts as 1/n in each of them.
         """
-        processes = members(self._popen.pid, self._token)
+        processes = self._ender.members()
         return sum(process_memory(pid, shared=len(processes) > 1) for pid in processes)
-
-    def _read_reports(self) -> list[int]:
-        """Return the numbers that the supervisor has written so far: none, the worker's process id,
-        or this id and the worker's exit status."""
-        with contextlib.suppress(OSError):  # nothing new, or closed
-            self._report_bytes += os.read(self._report, 64)
-        return [int(line) for line in self._report_bytes.split(b"\n")[:-1]]
-
-    def _close(self) -> None:
-        self.connection.close()
-        os.close(self._report)
-        self._report = -1  # the number may be reused
 
 
 def kill_all() -> None:
     """Kill all workers that this process has started. It is safe to call in a signal handler."""
     for guardian in tuple(_live):
-        _signal_to_end(guardian)
+        end_soon(guardian)
 
 
 before_leaving.append(kill_all)
@@ -268,7 +229,7 @@ def _in_spawner(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Pope
 
 def _end_unwanted(future: Future[subprocess.Popen[bytes]]) -> None:
     if future.exception() is None:
-        _signal_to_end(future.result().pid)
+        end_soon(future.result().pid)
 
 
 def _spawn_forever() -> None:
@@ -293,16 +254,8 @@ def _forget_parent() -> None:
     _spawner, _spawner_lock, _jobs = None, threading.Lock(), queue.SimpleQueue()
 
 
-def _signal_to_end(guardian: int) -> None:
-    """Send signals to the supervisor ``guardian`` (a process id), so that it ends all its
-    processes. It also works if the supervisor is stopped."""
-    with contextlib.suppress(ProcessLookupError):
-        for number in ending_signals():
-            os.kill(guardian, number)
-
-
 atexit.register(kill_all)
-if hasattr(os, "register_at_fork"):  # explain imports this module on Windows too
+if POSIX:
     os.register_at_fork(after_in_child=_forget_parent)
 
 
@@ -312,7 +265,8 @@ def exit_cause(code: int | None, when: str) -> str:
     if code is None:
         return "it was killed, but the kernel has not ended it yet"
     if code >= 0:
-        return f"exit code {code} {when}"
+        # Windows ends a crashed process with a large code, which is documented as a hexadecimal.
+        return f"exit code {code if code < 256 else hex(code)} {when}"
     try:
         return signal.Signals(-code).name
     except ValueError:

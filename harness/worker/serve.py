@@ -35,6 +35,7 @@ from harness.program.primitives import OFFERED
 from harness.runtime import plugins, promises
 from harness.runtime.code_digest import digest
 from harness.worker import frames
+from harness.worker.ending import open_connection, replace_process
 
 # The environment variables that a worker reports, because they affect digits or speed.
 
@@ -126,7 +127,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # it.
         restrict_cores(options.cores)
     faulthandler.enable()
-    connection = socket.socket(fileno=options.fd)
     started = time.perf_counter()
     answer = None
     try:
@@ -136,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         greeting = _failed_reply(error)
     _leave_if_forked(own_pid)
     greeting |= {"id": GREETING, "seconds": time.perf_counter() - started}
-    with contextlib.suppress(frames.EndOfStream, BrokenPipeError):
+    connection = open_connection(options.fd)
+    with contextlib.suppress(frames.EndOfStream, ConnectionError):
         frames.send(connection, greeting)
         if answer is not None:
             _serve(connection, answer, own_pid, own_modules)
@@ -198,7 +199,7 @@ def _restart_with(environment: dict[str, str], arguments: Sequence[str]) -> None
     if all(os.environ.get(name) == text for name, text in environment.items()):
         return
     command = [sys.executable, "-P", "-m", "harness.worker.serve", *arguments, "--environment-set"]
-    os.execve(sys.executable, command, {**os.environ, **environment})
+    replace_process(command, {**os.environ, **environment})
 
 
 def _resolve(path: str) -> Callable[[Any], Any]:

@@ -127,6 +127,7 @@ class Worker:
         self.starts = 0
         self._hello: Mapping[str, Any] | None = None
         self._process: Process | None = None
+        self._worker_pid: int | None = None
         self._calls = 0
         self._failed_starts = 0
         self._final_outcome: Outcome | None = None
@@ -147,7 +148,10 @@ class Worker:
     @property
     def pid(self) -> int | None:
         """The process number of the worker; None if no process runs."""
-        return self._process.pid if self._process else None
+        if self._process is None:
+            return None
+        # On Windows, other processes may be between the worker and the process that was started.
+        return self._worker_pid or self._process.pid
 
     @property
     def given_up(self) -> bool:
@@ -218,6 +222,7 @@ class Worker:
 
     def _start(self) -> Outcome:
         self.starts += 1
+        self._worker_pid = None
         try:
             self._process = Process(self.launch.command(), self.launch.variables())
         except (OSError, ValueError) as error:
@@ -240,6 +245,7 @@ class Worker:
         if other:
             cause = f"{other} from {self.launch.python}"
             return replace(outcome, status="error", value=None, cause=cause)
+        self._worker_pid = hello["pid"]
         return replace(outcome, value=hello)
 
     def _run(

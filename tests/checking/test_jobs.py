@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import report_files
 from click.testing import CliRunner
+from installed_plugins import install_plugin
 from wording import Wording
 
 from harness.cli import cli
@@ -42,16 +42,9 @@ SPECS = ("lesson6/simple_rnn", "lesson6/theano_rnn")
 def met(folder: Path, jobs: int, seconds: float, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run both; who met the other, and all verdicts."""
     place = folder / f"jobs-{jobs}"
-    about = place / "meet-1.0.dist-info"
-    about.mkdir(parents=True)
-    (place / "harness_meet.py").write_text(PLUGIN.format(place=str(place), seconds=seconds))
-    (about / "METADATA").write_text("Name: meet\nVersion: 1.0\n")
-    entries = "[harness.backends]\nmeet-a = harness_meet\nmeet-b = harness_meet\n"
-    (about / "entry_points.txt").write_text(entries)
+    source = PLUGIN.format(place=str(place), seconds=seconds)
     with monkeypatch.context() as patch:
-        patch.syspath_prepend(place)
-        paths = [str(place), os.environ.get("PYTHONPATH", "")]
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        install_plugin(patch, place, "harness_meet", source, "meet-a", "meet-b")
         words = ["--backend", "meet-a,meet-b", "--check", "inference", "--jobs", str(jobs)]
         records = place / "run.jsonl"
         run = CliRunner().invoke(cli, ["check", *SPECS, *words, "--records", str(records)])
@@ -66,7 +59,7 @@ def met(folder: Path, jobs: int, seconds: float, monkeypatch: pytest.MonkeyPatch
         if line["kind"] == "result"
     }
     return {path.name for path in place.glob("meet-*.*") if path.suffix != ".begun"} - {
-        about.name
+        "meet-1.0.dist-info"
     }, verdicts
 
 

@@ -1,4 +1,4 @@
-"""Only two modules know how systems differ: one for facts and files, and one for processes."""
+"""Few modules know how systems differ: for facts and files, and for the end of processes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Iterator
 
 from places import ROOT
 
-ALLOWED = {"harness/files/system.py", "harness/worker/ending.py"}
+ALLOWED = {
+    "harness/files/system.py",
+    "harness/worker/ending.py",
+    "harness/worker/supervisor.py",
+}
 NAMES = {"sys.platform", "os.name", "platform.system"}
 PARTS = ("fcntl", "prctl", "pidfd", "affinity", "sigtimedwait", "waitid", "pipe2", "fallocate")
-FILES = ("/proc/", "/sys/")
+FILES = ("/proc/", "/sys/", "kernel32", "msvcrt", "_winapi")
 
 
 def questions(tree: ast.Module) -> Iterator[int]:
@@ -46,9 +50,10 @@ if sys.platform == "linux" or os.name == "nt":
     ctypes.CDLL(None).prctl(1)
     fcntl.flock(1, 2)
     Path(f"/proc/{pid}/stat")
+ctypes.CDLL("kernel32")
 """
 
 
 def test_each_question_is_seen() -> None:
     lines = set(questions(ast.parse(QUESTIONS)))
-    assert lines == {2, 3, 4, 5, 6, 7, 9}
+    assert lines == {2, 3, 4, 5, 6, 7, 9, 10}

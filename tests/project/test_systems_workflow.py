@@ -29,7 +29,7 @@ def test_linux_and_macos_run_targets_of_the_makefile() -> None:
     assert all(f"\n{target}: " in makefile for _, target in commands)
 
 
-@pytest.mark.pages  # ten starts of the command
+@pytest.mark.pages  # eleven starts of the command
 def test_the_commands_for_windows_run_without_what_windows_lacks(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tests/golden/results", tmp_path / "tests/golden/results")
     played = {"PYTHONPATH": str(SUPPORT / "other_systems"), "PLAYED": "windows"}
@@ -42,5 +42,5 @@ def test_the_commands_for_windows_run_without_what_windows_lacks(tmp_path: Path)
 def test_the_tests_for_windows_are_there() -> None:
     words = scripts("windows")["Test"].split()
     named = [word for word in words if word.startswith("tests/")]
-    assert len(named) == 2
+    assert len(named) == 3
     assert all((ROOT / name).exists() for name in named)

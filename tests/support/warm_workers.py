@@ -25,7 +25,7 @@ from typing import Any
 
 from harness.runtime.hookspecs import COMPILED_CODE
 from harness.worker import guardian, process
-from harness.worker.ending import TOKEN_VARIABLE
+from harness.worker.supervisor import TOKEN_VARIABLE
 
 # Folders of tests about processes, their starts, or time: their workers start normally.
 COLD = ("cluster", "command", "environments", "fuzz", "timing", "worker")
@@ -120,13 +120,13 @@ def _start(
     self: process.Process,
     command: Sequence[str],
     environment: Mapping[str, str],
-    descriptors: Sequence[int],
 ) -> Any:
     parent = _parent(command, environment)
     if parent is None:
-        return _start_cold(self, command, environment, descriptors)
+        return _start_cold(self, command, environment)
+    descriptors = self._ender.start_options["pass_fds"]
     started = parent.fork(command, environment, [self.log.fileno(), *descriptors])
-    process._live[started.pid] = self.log
+    self._attach(started)  # type: ignore[arg-type]
     return started
 
 

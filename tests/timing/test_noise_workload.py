@@ -30,6 +30,17 @@ def test_timed_steps_are_those_of_the_oracle(mode: str, path: str) -> None:
     assert found.agrees, str(found)
 
 
+def test_the_peak_memory_starts_anew() -> None:
+    service = StepService(pytest.importorskip("harness.backends.numpy.backend").Numpy())
+    assert len(bytearray(1 << 28)) == 1 << 28  # freed at once
+    before = service.memory()["resident"]
+    service.forget_peaks()
+    after = service.memory()["resident"]
+    assert before is not None
+    assert after is not None
+    assert after < before - (1 << 27)
+
+
 def test_every_batch_has_noise_of_its_own_and_the_three_kinds_of_rows() -> None:
     case = TimedCase(Group(noisy(), "train", 4, 3, {}), "float32", 0)
     drawn = [batch["inputs"]["drop.kept"].tobytes() for batch in case.batches]

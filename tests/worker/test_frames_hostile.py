@@ -150,6 +150,7 @@ def test_body_that_is_none_is_refused(body: bytes) -> None:
     }.values(),
     ids=["message", "message just too large", "array", "many arrays"],
 )
+@pytest.mark.alone  # other threads of a process with many tests take memory, too
 def test_what_is_announced_takes_no_memory(size: int, arrays: int, body: bytes) -> None:
     before = resident_memory()
     reader = frames.FrameReader()

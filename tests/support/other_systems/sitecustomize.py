@@ -1,4 +1,7 @@
-"""Simulation of macOS or Windows: removes from Python what the system named by ``PLAYED`` lacks."""
+"""Simulation of macOS or Windows: removes from Python what the system named by ``PLAYED`` lacks.
+
+For Windows, it also plays the functions of Windows that the harness calls.
+"""
 
 import ctypes
 import importlib.abc
@@ -6,8 +9,13 @@ import os
 import select
 import shutil
 import signal
-import subprocess  # noqa: F401 (imported first, as the standard library must see the real system)
+import subprocess  # imported first, as the standard library must see the real system
 import sys
+import types
+from typing import Any
+
+import pooch  # noqa: F401 (imported first, for the same reason)
+import psutil
 
 MACOS = {
     os: "pidfd_open pipe2 sched_getaffinity sched_setaffinity posix_fallocate memfd_create eventfd",
@@ -15,7 +23,7 @@ MACOS = {
 }
 WINDOWS = {
     os: "fork setsid killpg getuid geteuid waitid sysconf pathconf mkfifo pread pwrite makedev "
-    "set_blocking getpgid WNOHANG fchmod getloadavg O_NOFOLLOW O_DIRECTORY O_CLOEXEC O_NONBLOCK "
+    "set_blocking getpgid fchmod getloadavg O_NOFOLLOW O_DIRECTORY O_CLOEXEC O_NONBLOCK "
     "O_NOCTTY register_at_fork wait openpty getgid getegid chown",
     signal: "SIGHUP SIGALRM SIGKILL SIGCHLD SIGPIPE SIGQUIT SIGCONT SIGSTOP setitimer "
     "ITIMER_REAL pthread_sigmask pthread_kill sigwait alarm SIGBUS SIGUSR1 SIGTSTP sigpending",
@@ -27,12 +35,103 @@ LIBRARIES = ("psutil", "threadpoolctl", "sitecustomize")
 
 
 class Library(ctypes.CDLL):
-    """The C library without the functions that only Linux has."""
+    """The C library without the functions that only Linux has; or ``kernel32`` of Windows."""
+
+    def __new__(cls, name: str | None = None, *_: object, **__: object) -> Any:
+        """Return the played library of Windows, or the real library."""
+        return Kernel() if name == "kernel32" else super().__new__(cls)
 
     def __getattr__(self, name: str) -> object:
         if name in SYMBOLS:
             raise AttributeError(f"dlsym(RTLD_DEFAULT, {name}): symbol not found")
         return super().__getattr__(name)
+
+
+class Function:
+    """A function of a library."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    def __call__(self, *arguments: object) -> object:
+        """Call the function."""
+        return self.call(*arguments)
+
+
+class Kernel:
+    """The functions of kernel32 that the harness calls. A job is a list of process ids. Processes
+    that they start belong to it if they are in the same session."""
+
+    jobs: dict[int, list[int]] = {}  # noqa: RUF012
+
+    def __getattr__(self, name: str) -> Function:
+        found = Function(getattr(type(self), f"_{name}"))
+        setattr(self, name, found)
+        return found
+
+    @classmethod
+    def _CreateJobObjectW(cls, *_: object) -> int:
+        cls.jobs[len(cls.jobs) + 1] = []
+        return len(cls.jobs)
+
+    @staticmethod
+    def _SetInformationJobObject(job: Any, kind: int, limits: Any, size: int) -> bool:
+        # JOBOBJECT_EXTENDED_LIMIT_INFORMATION and KILL_ON_JOB_CLOSE
+        return (kind, size) == (9, 144) and limits[4] == 0x2000
+
+    @staticmethod
+    def _OpenProcess(rights: int, inherited: int, pid: int) -> int:
+        return pid
+
+    @classmethod
+    def _AssignProcessToJobObject(cls, job: Any, process: Any) -> bool:
+        cls.jobs[job.value].append(process.value)
+        return True
+
+    @classmethod
+    def _members(cls, job: Any) -> list[int]:
+        return [p.pid for p in psutil.process_iter() if os.getsid(p.pid) in cls.jobs[job.value]]
+
+    @classmethod
+    def _QueryInformationJobObject(cls, job: Any, kind: int, ids: Any, size: int, _: None) -> bool:
+        members = cls._members(job)
+        ids[0] = len(members) << 32 | len(members)
+        for place, pid in enumerate(members, 1):
+            ids[place] = pid
+        return kind == 3
+
+    @classmethod
+    def _TerminateJobObject(cls, job: Any, code: int) -> bool:
+        for pid in cls._members(job):
+            KILL(pid, 9)
+        return True
+
+    @classmethod
+    def _CloseHandle(cls, handle: Any) -> bool:
+        return handle.value not in cls.jobs or cls._TerminateJobObject(handle, 1)
+
+    @staticmethod
+    def _LockFileEx(*_: object) -> bool:
+        return True
+
+    _UnlockFileEx = _LockFileEx
+
+
+class Started(subprocess.Popen):  # type: ignore[type-arg]
+    """A process whose flags are those of Windows: it begins a session of its own."""
+
+    def __init__(self, *arguments: Any, creationflags: int = 0, **options: Any) -> None:
+        assert not creationflags or creationflags == 0x08000004  # suspended, without a window
+        super().__init__(*arguments, start_new_session=bool(creationflags), **options)
+
+    def kill(self) -> None:
+        """Kill the process, without the signals that Windows lacks."""
+        KILL(self.pid, 9)
+
+
+def _create_file(path: str, access: int, *_: object) -> int:
+    write = os.O_WRONLY | os.O_APPEND
+    return os.open(path, write if access == 0x100004 else os.O_RDONLY)
 
 
 class Missing(importlib.abc.MetaPathFinder):
@@ -77,6 +176,8 @@ def _files_of_windows(event: str, arguments: tuple[object, ...]) -> None:
         if os.path.isdir(paths[0]) and not is_temporary:
             raise PermissionError(13, "Permission denied", paths[0])
     if event in ("os.rename", "os.remove") and _is_open(*paths):
+        if sys._getframe(1).f_globals["__name__"] == "tempfile":
+            return  # Windows itself deletes these files, when they are no longer open
         raise PermissionError(13, "The process cannot access the file", *paths[:1])
 
 
@@ -90,7 +191,14 @@ _take(MACOS)
 ctypes.CDLL = Library
 sys.addaudithook(_no_files_of_linux)
 if os.environ["PLAYED"] == "windows":
+    KILL = os.kill
+    subprocess.Popen = Started  # type: ignore[misc]
+    psutil.Process.resume = lambda process: None  # it was not suspended
     _take(WINDOWS)
+    sys.modules["_winapi"] = types.SimpleNamespace(CreateFile=_create_file)  # type: ignore[assignment]
+    sys.modules["msvcrt"] = types.SimpleNamespace(  # type: ignore[assignment]
+        open_osfhandle=lambda handle, _: handle, get_osfhandle=lambda handle: handle
+    )
     sys.meta_path.insert(0, Missing())
     sys.addaudithook(_files_of_windows)
     shutil._use_fd_functions = False
