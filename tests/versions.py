@@ -36,6 +36,9 @@ BACKENDS = {
     "jax": ["jax"],
     "flax": ["flax"],
     "keras": ["keras"],
+    "onnxruntime": ["onnxruntime"],
+    "array-api-strict": ["array-api-strict"],
+    "pytensor": ["pytensor"],
 }
 # Parts whose own needs are higher than the lowest versions: JAX 0.8.1 or later, for Flax 0.12.1.
 LATER = {"flax": {"numpy": "2.0.0", "scipy": "1.13.0"}}
@@ -169,8 +172,9 @@ def installed(folder: Path, part: str) -> tuple[str, dict[str, str]]:
     names = sorted({r.name for r in requirements(part)}, key=str.lower)
     code = (
         "import json, platform, sys; from importlib.metadata import distributions; "
-        "found = {d.metadata['Name'].lower(): d.version for d in distributions()}; "
-        "own = {n: found[n.lower()] for n in sys.argv[1:] if n.lower() in found}; "
+        "plain = lambda name: name.lower().replace('_', '-'); "
+        "found = {plain(d.metadata['Name']): d.version for d in distributions()}; "
+        "own = {n: found[plain(n)] for n in sys.argv[1:] if plain(n) in found}; "
         "print(json.dumps([platform.python_version(), own]))"
     )
     command = [str(folder / "bin" / "python"), "-c", code, *names]

@@ -161,6 +161,17 @@ class Jax(Backend):
 
         return run
 
+    def forward_derivative(self, function: Function) -> Function:
+        def run(variables: Tensors, constants: Tensors) -> Tensors:
+            directions = {name: constants[f"direction.{name}"] for name in variables}
+
+            def scalar(variables: Tensors) -> Any:
+                return function(variables, constants)["scalar"]
+
+            return {"derivative": jax.jvp(scalar, (variables,), (directions,))[1]}
+
+        return run
+
     def claim(self, layer: ClaimableCall) -> Native | None:
         from .layers import claim
 
@@ -208,6 +219,11 @@ class Flax(Jax):
         dtype = "float64" if self._dtype == "float64" else "float32"
         native = own(layer, dtype) if own is not None else None
         return native or super().claim(layer)
+
+
+@hookimpl
+def harness_instruction_sets(name: str) -> Mapping[str, Mapping[str, str]]:
+    return platforms.instruction_sets(os.environ)
 
 
 @hookimpl

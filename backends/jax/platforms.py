@@ -116,8 +116,19 @@ def keep_compiled_code(jax: Any) -> None:
 def deterministic(variables: Mapping[str, str]) -> Mapping[str, str]:
     """Return the environment variable ``XLA_FLAGS`` with the flag that makes operations
     deterministic. Flags that it has in ``variables`` are kept."""
+    return _with_flag(variables, DETERMINISTIC)
+
+
+def instruction_sets(variables: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
+    """Return ``XLA_FLAGS`` with the flag that limits XLA to an instruction set, by the name of the
+    set. Flags that it has in ``variables`` are kept."""
+    sets = {"sse4": "SSE4_2", "avx2": "AVX2"}
+    return {n: _with_flag(variables, f"--xla_cpu_max_isa={isa}") for n, isa in sets.items()}
+
+
+def _with_flag(variables: Mapping[str, str], flag: str) -> Mapping[str, str]:
     flags = variables.get("XLA_FLAGS", "").split()
-    return {"XLA_FLAGS": " ".join([*(f for f in flags if f != DETERMINISTIC), DETERMINISTIC])}
+    return {"XLA_FLAGS": " ".join([*(f for f in flags if f != flag), flag])}
 
 
 class PeakMemory:

@@ -45,7 +45,7 @@ from harness.extend import (
 from harness.extend.executor import Plan, Session
 
 from ..jax import platforms
-from ..torch.backend import CUBLAS_REPEATS
+from ..torch.backend import CUBLAS_REPEATS, INSTRUCTION_SETS
 from . import attention
 from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager, mask_of
@@ -58,7 +58,7 @@ from .layers import (
     TWO_WAYS,
     claimed_loss,
     hard_sigmoid_fifth,
-    is_strided_pointwise,
+    has_faulty_gradient,
     layer_arguments,
     layer_of,
     own_name,
@@ -172,6 +172,9 @@ class Keras(Backend):
     def compile(self, function: F) -> F:
         return self.engine.compile(function)
 
+    def compile_native(self, function: F) -> F:
+        return self.engine.compile_native(function)
+
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
         if isinstance(self.engine, TorchEngine):
             return self.engine.execute(plan)
@@ -189,6 +192,9 @@ class Keras(Backend):
     def value_and_gradient(self, function: Function) -> GradientFunction:
         return self.engine.value_and_gradient(function)
 
+    def forward_derivative(self, function: Function) -> Function:
+        return self.engine.forward_derivative(function)
+
     def claim(self, layer: ClaimableCall) -> Native | None:
         if layer.node.attributes["kind"] == "loss":
             return claimed_loss(self.keras, layer.definition, self.engine.wrong_losses)
@@ -199,8 +205,8 @@ class Keras(Backend):
         if layer.definition not in LAYERS or (layer.definition == NORMALISES and layer.calls > 1):
             return None
         with_onednn = self._card is None and not isinstance(self.engine, JaxEngine)
-        if with_onednn and is_strided_pointwise(layer):
-            return None  # known difference torch-conv1x1-strided
+        if with_onednn and has_faulty_gradient(layer, isinstance(self.engine, TorchEngine)):
+            return None
         kind, extra, packing = layer_of(layer)
         on_cpu = isinstance(self.engine, TensorFlowEngine) and self._card is None
         arguments = {**extra, **layer_arguments(kind, layer, self._activation, on_cpu)}
@@ -305,6 +311,15 @@ def harness_environment(name: str) -> Mapping[str, str]:
 def harness_deterministic(name: str) -> Mapping[str, str]:
     # The engine itself makes TensorFlow deterministic. cuBLAS needs the same variable as in torch.
     return platforms.deterministic(os.environ) if name == "keras-jax" else CUBLAS_REPEATS
+
+
+@hookimpl
+def harness_instruction_sets(name: str) -> Mapping[str, Mapping[str, str]]:
+    jax = platforms.instruction_sets(os.environ)
+    torch = INSTRUCTION_SETS
+    sets = {"keras-jax": jax, "keras-torch": torch}
+    # TensorFlow compiles with XLA, and its layers call oneDNN.
+    return sets.get(name) or {label: {**jax[label], **torch[label]} for label in jax}
 
 
 @hookimpl

@@ -164,12 +164,15 @@ def layer_of(layer: ClaimableCall) -> tuple[str, Mapping[str, Any], Packing]:
     return kind, extra, Packing(pieces)
 
 
-def is_strided_pointwise(layer: ClaimableCall) -> bool:
-    """Return whether a layer is a convolution whose kernel has one entry, and that has a stride."""
-    if layer.definition not in ("conv1d", "conv2d"):
+def has_faulty_gradient(layer: ClaimableCall, on_torch: bool) -> bool:
+    """Return whether the gradient of a convolution is wrong or fails on a CPU: known differences
+    torch-conv1x1-strided and keras-torch-single-output-channel."""
+    if layer.definition not in ("conv1d", "conv2d", "conv2d_transpose"):
         return False
-    *kernel, _, _ = layer.shapes["W"]
-    return set(kernel) == {1} and set(layer.attributes["stride"]) != {1}
+    *kernel, others, last = layer.shapes["W"]
+    if set(kernel) == {1}:
+        return layer.definition != "conv2d_transpose" and set(layer.attributes["stride"]) != {1}
+    return on_torch and layer.definition != "conv1d" and last == 1 < others
 
 
 def image_arguments(kind: str, layer: ClaimableCall, on_cpu: bool) -> dict[str, Any]:

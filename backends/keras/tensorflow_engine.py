@@ -169,6 +169,8 @@ class TensorFlowEngine:
         """Return a function that XLA compiles, as in a model with ``jit_compile=True``."""
         return cast(F, self.tf.function(function, jit_compile=True, autograph=False))
 
+    compile_native = jit
+
     def compile_part(self, function: Function) -> Function:
         """Return a version of the function that becomes a traced ``tf.function`` after many calls.
         It is used for functions of many small operations, e.g. an optimizer update, which run
@@ -279,6 +281,18 @@ class TensorFlowEngine:
                 results = function(variables, constants)
             found = tape.gradient(results["scalar"], variables, unconnected_gradients="zero")
             return results, {n: self.tf.convert_to_tensor(g) for n, g in found.items()}
+
+        return run
+
+    def forward_derivative(self, function: Function) -> Function:
+        """Return a function that computes a directional derivative in forward mode; see
+        :meth:`harness.runtime.backend.Backend.forward_derivative`."""
+
+        def run(variables: Tensors, constants: Tensors) -> Tensors:
+            directions = [constants[f"direction.{name}"] for name in variables]
+            with self.tf.autodiff.ForwardAccumulator([*variables.values()], directions) as forward:
+                scalar = function(variables, constants)["scalar"]
+            return {"derivative": forward.jvp(scalar, unconnected_gradients="zero")}
 
         return run
 

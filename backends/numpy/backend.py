@@ -8,7 +8,7 @@ program. A new backend needs only a file such as this, and a table as in ``primi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from harness.extend.executor import Executor, Plan
 from .executor_kernels import NumpyKernels
 from .fused import FUSED
 from .primitives import PRIMITIVES
+
+# numpy's names of the parts of AVX-512.
+AVX512 = "X86_V4 AVX512_ICL AVX512_SPR"
 
 
 class Numpy(Backend):
@@ -51,6 +54,14 @@ class Numpy(Backend):
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
         return Executor(plan, NumpyKernels(plan.dtype, plan.products))
+
+
+@hookimpl
+def harness_instruction_sets(name: str) -> Mapping[str, Mapping[str, str]]:
+    return {
+        "sse4": {"OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": f"X86_V3 {AVX512}"},
+        "avx2": {"OPENBLAS_CORETYPE": "Haswell", "NPY_DISABLE_CPU_FEATURES": AVX512},
+    }
 
 
 @hookimpl

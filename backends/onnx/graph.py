@@ -247,6 +247,7 @@ class Graph:
 
     def shape(self, dims: Shape) -> str:
         """Return the name of a value in the graph: an int64 vector with the lengths ``dims``."""
+        dims = tuple(map(Dim.of, dims))
         if not any(map(self._is_free, dims)):
             return self.integers(*(dim.resolve(self.program.sizes) for dim in dims))
         if dims not in self._lengths:

@@ -40,6 +40,11 @@ Tensor = Any
 # cuBLAS is deterministic only with this setting. Without it, torch rejects matrix products in
 # deterministic mode.
 CUBLAS_REPEATS: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+# Variables that limit torch's own kernels and oneDNN to an instruction set.
+INSTRUCTION_SETS: Mapping[str, Mapping[str, str]] = {
+    "sse4": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+}
 
 
 class Torch(Backend):
@@ -183,6 +188,22 @@ class Torch(Backend):
 
         return run
 
+    def forward_derivative(self, function: Function) -> Function:
+        forward_ad = torch.autograd.forward_ad
+
+        def run(variables: Tensors, constants: Tensors) -> Tensors:
+            with forward_ad.dual_level():
+                duals = {
+                    name: forward_ad.make_dual(variable, constants[f"direction.{name}"])
+                    for name, variable in variables.items()
+                }
+                scalar = function(duals, constants)["scalar"]
+                tangent = forward_ad.unpack_dual(scalar).tangent
+            # It is None if the scalar depends on no variable.
+            return {"derivative": torch.zeros_like(scalar) if tangent is None else tangent}
+
+        return run
+
     def claim(self, layer: ClaimableCall) -> Native | None:
         from .autocast import autocast
         from .layers import CLAIMS
@@ -210,6 +231,11 @@ class Torch(Backend):
 @hookimpl
 def harness_deterministic(name: str) -> Mapping[str, str]:
     return CUBLAS_REPEATS
+
+
+@hookimpl
+def harness_instruction_sets(name: str) -> Mapping[str, Mapping[str, str]]:
+    return INSTRUCTION_SETS
 
 
 @hookimpl

@@ -64,6 +64,11 @@ class Unfold(torch.autograd.Function):
         contain it."""
         return OverlapAdd.apply(gradients[0], ctx.axes), None, None
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Any:
+        """Return the windows of the tangent of x."""
+        return _unfolded(tangents[0], ctx.axes, False)
+
 
 class OverlapAdd(torch.autograd.Function):
     """An autograd function that sums overlapping windows. If the sum consisted of plain torch
@@ -91,6 +96,11 @@ class OverlapAdd(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         """Return the gradient of the windows: the sliding windows of the gradient of the sum."""
         return _unfolded(gradients[0], ctx.axes, False), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Any:
+        """Return the sum of the tangents of the windows."""
+        return OverlapAdd.apply(tangents[0], ctx.axes)
 
 
 Tensor = Any

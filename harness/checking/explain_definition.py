@@ -163,7 +163,11 @@ def list_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, obje
                     "distribution": o.distribution,
                     "version": o.version,
                     "module": o.module,
-                    **({"runs": name not in missing} if kind == "backends" else {}),
+                    **(
+                        {"runs": name not in missing, "on_request": o.on_request}
+                        if kind == "backends"
+                        else {}
+                    ),
                     **({"install": missing[name]} if name in missing else {}),
                 }
                 for name, o in _find_plugins(kind).items()
@@ -192,6 +196,7 @@ def _format_kind(kind: str, library: Library, described: bool) -> Iterator[str]:
         missing = missing_here() if kind == "backends" else {}
         rows = {
             n: f"{o.distribution} {o.version} ({o.module})"
+            + ("; runs only if --backend names it" if o.on_request else "")
             + (f"; cannot run, its framework is missing: {missing[n]}" if n in missing else "")
             for n, o in _find_plugins(kind).items()
         }

@@ -21,7 +21,7 @@ from harness.environments.cache import NoEnvironment
 from harness.errors import UsageError, shorten
 from harness.runtime import needs
 from harness.runtime.labels import LABEL, VERSION
-from harness.runtime.plugins import available
+from harness.runtime.plugins import available, default_backends
 
 # The allowed spellings of a column, for messages.
 FORMS = (
@@ -46,7 +46,7 @@ class Columns:
 
 def choose(requests: Sequence[str], pythons: Mapping[str, str] | None = None) -> Columns:
     """Return the requested backends as columns of the report. If ``requests`` is empty, return all
-    backends whose framework is installed.
+    backends whose framework is installed, except those that run only on request.
 
     A request is ``BACKEND[@LABEL][=INTERPRETER]`` or ``BACKEND==VERSION``. ``pythons`` maps names
     of columns to further interpreters. If a label has no interpreter, it must be the name of an
@@ -95,7 +95,7 @@ def choose_from_options(
     if isinstance(pythons, Mapping):
         return choose(backends, pythons)
     named = [item for item in map(options.as_label, backends) if "=" not in item]
-    every = partial(tuple[str, ...], named if backends else available())
+    every = partial(tuple[str, ...], named if backends else default_backends())
     return choose(backends, options.interpreters(pythons, every))
 
 
@@ -130,7 +130,7 @@ def complete_options(
 def column_names(backends: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the columns for the values of ``--backend``, e.g. ``torch@2.6``. Other
     options (e.g. ``--python``) refer to a column by this name."""
-    return tuple(_split_request(item)[0] for item in backends) or tuple(available())
+    return tuple(_split_request(item)[0] for item in backends) or tuple(default_backends())
 
 
 def choose_one(request: str, python: str | None = None) -> tuple[str, str]:
@@ -173,9 +173,9 @@ def skipped_messages(lacking: Mapping[str, str]) -> list[str]:
 
 def _choose_installed(pythons: dict[str, str]) -> Columns:
     lacking = needs.missing_frameworks(
-        {name: pythons.get(name, sys.executable) for name in available()}
+        {name: pythons.get(name, sys.executable) for name in default_backends()}
     )
-    names = tuple(name for name in available() if name not in lacking)
+    names = tuple(name for name in default_backends() if name not in lacking)
     if not names:
         raise UsageError(f"no backend can run: {'; '.join(skipped_messages(lacking))}")
     return Columns(names, pythons, lacking)

@@ -12,7 +12,7 @@ error of a tensor in these runs is its noise. Three more kinds of runs may incre
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -330,62 +330,24 @@ class Reference:
         """Measure the noise of each value in ``dtype``: return a dictionary from name to noise.
         ``positive_margin`` (the smallest gap of a comparison) and ``zeros`` (sums that are 0) were
         recorded when ``run`` computed ``values`` in float64."""
-        scale, noise, tiny_names = (
-            scales(values),
-            dict.fromkeys(values, 0.0),
-            small_rounding_only(values),
-        )
-        # Errors of these tensors are not multiplied by SHARE. Optimizers divide tensors in
-        # `tiny_names` by their own size; in float64, all values depend on the result.
-        undamped = (values if dtype == "float64" else tiny_names) if tiny_names else ()
-
-        def add_errors(session: Session, share: float = 1.0, largest: float = np.inf) -> None:
-            full_names = undamped if share == SHARE else ()
-            for part in run(session):
-                for name, array in part.items():
-                    error = relative_error(array, values[name], scale[name])
-                    if error <= largest:
-                        noise[name] = max(
-                            noise[name], error * (1.0 if name in full_names else share)
-                        )
-            session.forget()
-
         if dtype not in self._noise_oracles:
             orders = [Oracle(order) for order in self._orders]
             narrowed = [Narrowed(dtype)] if narrow(dtype) else []
             self._noise_oracles[dtype] = _NoiseOracles([*orders, *narrowed], Rounded(dtype))
         oracles = self._noise_oracles[dtype]
-        oracles.plain.forget()
-        add_errors(self._session(oracles.plain, dtype))
-        for seed in range(REPETITIONS if tiny_names or has_equal_rows(values) else 1):
-            oracles.rounded.begin(oracles.plain.decisions, seed)
-            add_errors(self._session(oracles.rounded, dtype), SHARE)
-        if narrow(dtype):
-            oracles.rounded.begin(None)
-            add_errors(self._session(oracles.rounded, dtype), SHARE)
-        oracles.rounded.begin(())
-        oracles.plain.forget()
-        for oracle in oracles.orders:
-            add_errors(self._session(oracle, dtype))
+        errors = _LargestErrors(values, dtype, lambda oracle: self._parts(run, oracle, dtype))
+        _add_rounding_errors(errors, oracles, is_narrow=bool(narrow(dtype)))
         # Not in float16: loss scaling adds more sums, so the recorded zeros do not fit the sums.
         if dtype != "float16" and any(zero is not None for zero in zeros):
             oracles.without_zero_sums.begin(zeros)
-            # Ignore infinite errors: a backend that divides by such a sum must compute it.
-            add_errors(
-                self._session(oracles.without_zero_sums, dtype), 1.0, np.finfo(np.float64).max
-            )
-        typical_noise = float(np.median([e for e in noise.values() if np.isfinite(e)] or [0.0]))
+            # A backend that divides by such a sum must compute it.
+            errors.add(oracles.without_zero_sums, finite=True)
+        finite = [e for e in errors.largest.values() if np.isfinite(e)]
+        typical_noise = float(np.median(finite or [0.0]))
         band = max(SMALL_GAP * PRECISION[dtype], NOISE_GAP * typical_noise)
         if positive_margin <= band:
-            flipped, lower = oracles.flipped, 0.0
-            for _ in range(2):  # flip all, then all but the nearest: two flips may cancel
-                flipped.begin(band, lower)
-                # Ignore infinite errors: a flipped lower bound may give log(0), which no rounding
-                # error does.
-                add_errors(self._session(flipped, dtype), 1 / KINKS, np.finfo(np.float64).max)
-                lower = NEXT * flipped.nearest
-                if lower >= flipped.furthest:
-                    break
+            _add_errors_of_flips(errors, oracles.flipped, band)
+        noise: dict[str, float] = dict(errors.largest)
         metrics = [name for name in noise if name.startswith("metric.")]
         if (
             metrics
@@ -404,14 +366,17 @@ class Reference:
             noise |= dict.fromkeys(gradients, np.inf)
         return noise
 
+    def _parts(self, run: Run, oracle: Oracle, dtype: str) -> Iterator[Arrays]:
+        session = self._session(oracle, dtype)
+        yield from run(session)
+        session.forget()
+
     def _smallest_maximum_gap(self, run: Run, oracle: MaximumRecorder) -> float:
         """Run ``run`` in float64. Return the smallest gap between the two largest entries in any
         call of ``max``."""
         oracle.forget()
-        session = self._session(oracle, "float64")
-        for _ in run(session):
+        for _ in self._parts(run, oracle, "float64"):
             pass
-        session.forget()
         return oracle.gap
 
     def _session(self, oracle: Oracle, dtype: str) -> Session:
@@ -435,6 +400,68 @@ class _NoiseOracles:
     flipped: FlippedComparisons = field(default_factory=FlippedComparisons)
     maximum: MaximumRecorder = field(default_factory=MaximumRecorder)
     without_zero_sums: WithoutZeroSums = field(default_factory=WithoutZeroSums)
+
+
+class _LargestErrors:
+    """The largest error of each value in several runs.
+
+    ``values`` are the exact values. ``parts(oracle)`` runs the computation on an oracle, and yields
+    mappings of values to compare. ``largest`` maps each name to its largest error.
+    """
+
+    def __init__(
+        self, values: Arrays, dtype: str, parts: Callable[[Oracle], Iterable[Arrays]]
+    ) -> None:
+        self._values, self._scale, self._parts = values, scales(values), parts
+        self.largest = dict.fromkeys(values, 0.0)
+        tiny_names = small_rounding_only(values)
+        self.repetitions = REPETITIONS if tiny_names or has_equal_rows(values) else 1
+        # Errors of these tensors are not multiplied by SHARE. Optimizers divide tensors in
+        # `tiny_names` by their own size; in float64, all values depend on the result.
+        self._undamped = (values if dtype == "float64" else tiny_names) if tiny_names else ()
+
+    def add(self, oracle: Oracle, share: float = 1.0, finite: bool = False) -> None:
+        """Run the computation on ``oracle``, and add its errors, multiplied by ``share``. With
+        ``finite``, infinite errors are ignored."""
+        undamped = self._undamped if share == SHARE else ()
+        for part in self._parts(oracle):
+            for name, array in part.items():
+                error = relative_error(array, self._values[name], self._scale[name])
+                if error <= (np.finfo(np.float64).max if finite else np.inf):
+                    damped = error * (1.0 if name in undamped else share)
+                    self.largest[name] = max(self.largest[name], damped)
+
+
+def _add_rounding_errors(
+    errors: _LargestErrors, oracles: _NoiseOracles, *, is_narrow: bool
+) -> None:
+    """Add the errors of a plain run, of runs with random rounding, and of other orders of
+    summation. With ``is_narrow``, add those of matrix products alone, too."""
+    oracles.plain.forget()
+    errors.add(oracles.plain)
+    for seed in range(errors.repetitions):
+        oracles.rounded.begin(oracles.plain.decisions, seed)
+        errors.add(oracles.rounded, SHARE)
+    if is_narrow:
+        oracles.rounded.begin(None)
+        errors.add(oracles.rounded, SHARE)
+    oracles.rounded.begin(())
+    oracles.plain.forget()
+    for oracle in oracles.orders:
+        errors.add(oracle)
+
+
+def _add_errors_of_flips(errors: _LargestErrors, flipped: FlippedComparisons, band: float) -> None:
+    """Add the errors of runs that flip all comparisons whose gap is at most ``band``, and then all
+    but the nearest, because two flips may cancel."""
+    lower = 0.0
+    for _ in range(2):
+        flipped.begin(band, lower)
+        # A flipped lower bound may give log(0), which no rounding error does.
+        errors.add(flipped, 1 / KINKS, finite=True)
+        lower = NEXT * flipped.nearest
+        if lower >= flipped.furthest:
+            break
 
 
 def noise_between(

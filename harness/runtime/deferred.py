@@ -140,6 +140,8 @@ class GraphBackend(Backend):
         symbols = [self._input(array) for array in tensors_of(groups)]
         results = function(*with_tensors(groups, symbols))
         outputs = [self._symbol(tensor).node for tensor in tensors_of(results)]
+        if not outputs:  # many frameworks have no graphs without outputs
+            return results, lambda arrays: []
         return results, self.build([symbol.node for symbol in symbols], outputs)
 
     def _call(self, op: str, *operands: Any, **attributes: Any) -> Any:
@@ -156,27 +158,28 @@ class GraphBackend(Backend):
     def _apply(self, op: str, symbols: Sequence[Symbol], attributes: Mapping[str, Any]) -> Symbol:
         nodes = [symbol.node for symbol in symbols]
         node = self.kernels[op](*([nodes] if op == "concat" else nodes), **attributes)
-        return Symbol(_result_type(op, [symbol.type for symbol in symbols], attributes), node)
+        return Symbol(result_type(op, [symbol.type for symbol in symbols], attributes), node)
 
     def _input(self, array: Array) -> Symbol:
-        return Symbol(_type_of(array), self.placeholder(array))
+        return Symbol(type_of(array), self.placeholder(array))
 
     def _symbol(self, tensor: Any) -> Symbol:
         if isinstance(tensor, Symbol):
             return tensor
-        return Symbol(_type_of(tensor), self.constant(tensor))
+        return Symbol(type_of(tensor), self.constant(tensor))
 
 
 def _form(array: Array) -> tuple[Any, ...]:
     return array.shape, array.dtype.str
 
 
-def _type_of(array: Array) -> Type:
+def type_of(array: Array) -> Type:
+    """Return the type of an array as a value of a program."""
     kinds: Mapping[str, Kind] = {"f": "float", "b": "bool"}
     return Type(tuple(map(Dim, array.shape)), kinds.get(array.dtype.kind, "index"))
 
 
-def _result_type(op: str, types: Sequence[Type], attributes: Mapping[str, Any]) -> Type:
+def result_type(op: str, types: Sequence[Type], attributes: Mapping[str, Any]) -> Type:
     """Return the type of the result of a primitive. Symbols have no bounds of indices: the harness
     has checked all indices."""
     numbers = dict(attributes)

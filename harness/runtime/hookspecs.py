@@ -1,10 +1,11 @@
 """The hooks (functions) that a plugin's module implements.
 
 A distribution registers its backends in the entry-point group ``harness.backends`` and its formats
-in ``harness.formats``. Each entry point names a module that implements these hooks. One module may
-provide several backends and formats: each hook gets the requested name. Importing the module must
-be fast and must not import a framework. :func:`harness_backend` and :func:`harness_format` import
-the framework. Each of their calls runs in a separate process.
+in ``harness.formats``. A backend in ``harness.backends.on_request`` runs only if ``--backend``
+names it. Each entry point names a module that implements these hooks. One module may provide
+several backends and formats: each hook gets the requested name. Importing the module must be fast
+and must not import a framework. :func:`harness_backend` and :func:`harness_format` import the
+framework. Each of their calls runs in a separate process.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 PROJECT = "harness"
 ENTRY_POINT_GROUP = "harness.backends"
+# The suffix of a group of plugins that run only if a user names them.
+ON_REQUEST = ".on_request"
 FORMATS_GROUP = "harness.formats"
 # The environment variable with the folder in which a framework may keep the code that it compiles.
 # The harness gives these files to later workers of the same backend, interpreter and processor.
@@ -66,6 +69,20 @@ class Hooks:
 
         Returns:
             The value of each variable by its name.
+        """
+
+    @hookspec(firstresult=True)
+    def harness_instruction_sets(self, name: str) -> Mapping[str, Mapping[str, str]] | None:
+        """Return environment variables that limit the framework to older instruction sets.
+
+        ``harness fuzz --instruction-sets`` calls this hook. Return None if there are no such
+        variables.
+
+        Args:
+            name: The name of the entry point.
+
+        Returns:
+            The variables by the name of the instruction set, e.g. ``avx2``.
         """
 
     @hookspec(firstresult=True)

@@ -12,7 +12,7 @@ Kernel = Callable[..., Any]
 
 def slice_axis(x: Any, axis: int, start: int, stop: int) -> Any:
     """Return the entries ``start:stop`` along one axis: the primitive ``slice``."""
-    return x[(slice(None),) * axis + (slice(start, stop),)]
+    return x[(slice(None),) * axis + (slice(start, stop), ...)]
 
 
 def reduction(reduce: Kernel) -> Kernel:
@@ -48,7 +48,7 @@ def one_hot(arange: Kernel, astype: Kernel) -> Kernel:
 
 def segment_sum(xp: Any) -> Kernel:
     """Return the primitive ``segment_sum`` for a framework that has no scatter-add. ``xp`` has
-    functions ``where``, ``zeros_like``, ``sum`` and ``stack`` as numpy.
+    functions ``where``, ``zeros_like``, ``sum``, ``stack`` and ``reshape`` as numpy.
 
     The primitive computes one row after the other, which is slow. A product with one-hot rows would
     spread a NaN to all rows.
@@ -56,7 +56,8 @@ def segment_sum(xp: Any) -> Kernel:
 
     def run(x: Any, indices: Any, rows: int) -> Any:
         count, rest = prod(indices.shape), tuple(x.shape[len(indices.shape) :])
-        values, flat = x.reshape((count, *rest)), indices.reshape((count, *(1 for _ in rest)))
+        values = xp.reshape(x, (count, *rest))
+        flat = xp.reshape(indices, (count, *(1 for _ in rest)))
         zeros = xp.zeros_like(values)
         sums = [xp.sum(xp.where(flat == row, values, zeros), axis=0) for row in range(rows)]
         return xp.stack(sums)

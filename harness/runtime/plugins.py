@@ -20,7 +20,7 @@ import pluggy
 
 from harness.errors import HarnessError, did_you_mean
 from harness.runtime.code_digest import digest
-from harness.runtime.hookspecs import ENTRY_POINT_GROUP, PROJECT, Hooks
+from harness.runtime.hookspecs import ENTRY_POINT_GROUP, ON_REQUEST, PROJECT, Hooks
 
 if TYPE_CHECKING:
     from harness.runtime.backend import Backend
@@ -51,6 +51,7 @@ class Origin:
 
     ``module`` is the module of the plugin. ``rivals`` are other distributions that provide a
     backend of the same name. If there are rivals, the harness loads none of these backends.
+    ``on_request`` is true if commands run the backend only if a user names it.
     """
 
     name: str
@@ -58,12 +59,18 @@ class Origin:
     version: str
     module: str
     rivals: tuple[str, ...] = ()
+    on_request: bool = False
 
 
 def available(group: str = ENTRY_POINT_GROUP) -> dict[str, Origin]:
     """Return a dictionary from the name of each plugin in an entry-point group to its distribution.
     No plugin is imported."""
     return {name: origin for name, (origin, _) in sorted(installed(group).items())}
+
+
+def default_backends() -> list[str]:
+    """Return the names of the backends that commands run if a user names none, sorted."""
+    return [name for name, origin in available().items() if not origin.on_request]
 
 
 def load(name: str) -> Backend:
@@ -100,8 +107,29 @@ def environment(name: str, deterministic: bool = False) -> dict[str, str]:
     )
 
 
+def instruction_sets(name: str) -> dict[str, dict[str, str]]:
+    """Return the instruction sets to which backend ``name`` can be limited, and the environment
+    variables of each.
+
+    Raises:
+        UnknownBackend: no backend of this name is installed.
+        BrokenBackend: the plugin fails to import, or the variables are not strings.
+    """
+    hook = "harness_instruction_sets"
+    sets = BACKENDS.call(name, hook) or {}
+    if not isinstance(sets, Mapping):
+        raise BrokenBackend(
+            f"backend {name!r} is broken: {hook} returned {sets!r}; expected a mapping from "
+            "instruction set to environment variables"
+        )
+    return {str(label): _check_variables(name, hook, sets[label]) for label in sets}
+
+
 def _environment_of_hook(name: str, hook: str) -> dict[str, str]:
-    variables = BACKENDS.call(name, hook) or {}
+    return _check_variables(name, hook, BACKENDS.call(name, hook) or {})
+
+
+def _check_variables(name: str, hook: str, variables: Any) -> dict[str, str]:
     strings = isinstance(variables, Mapping) and all(
         isinstance(text, str) for item in variables.items() for text in item
     )
@@ -161,7 +189,7 @@ def _installed(
     distribution. The second argument has the times when folders changed, so that a new package is
     found."""
     entries: dict[str, tuple[Origin, EntryPoint]] = {}
-    for entry in entry_points(group=group):
+    for entry in (*entry_points(group=group), *entry_points(group=group + ON_REQUEST)):
         distribution, version = (
             (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "unknown")
         )
@@ -170,7 +198,9 @@ def _installed(
             rivals = (*origin.rivals, distribution)
             entries[entry.name] = (replace(origin, rivals=rivals), first)
         else:
-            entries[entry.name] = (Origin(entry.name, distribution, version, entry.value), entry)
+            on_request = entry.group.endswith(ON_REQUEST)
+            origin = Origin(entry.name, distribution, version, entry.value, on_request=on_request)
+            entries[entry.name] = (origin, entry)
     return entries
 
 

@@ -263,6 +263,8 @@ class Pipeline:
         """
         first, statistics, _ = self._values
         backend, before = self.session.backend, self._carry.fixed
+        if not backend.rewrites:
+            self._carry = Carry()  # free its memory before the new tensors need theirs
         self.session.load(first if parameters is None else parameters, statistics)
         carried, fixed = self._step.begin(self._state())
         if backend.rewrites:

@@ -217,7 +217,7 @@ class StepService:
             Pipeline(session, mode, parameters, statistics, state, batches, learning_rate),
         )
         seconds = time.perf_counter() - started
-        self._forget_peaks()
+        self.forget_peaks()
         return {
             "paths": session.paths(),
             "seconds": seconds,
@@ -287,7 +287,7 @@ class StepService:
         self._path, self._pipelines = path, {path: self._pipelines[path]}
         self.pipeline.restart()
         gc.collect()
-        self._forget_peaks()
+        self.forget_peaks()
 
     def together(self, wanted: bool) -> Count:
         """Set whether one call may make several steps (``wanted``); return how many steps one call
@@ -354,13 +354,14 @@ class StepService:
 
     def memory(self) -> MemoryAnswer:
         """Return a dictionary with the peak bytes of this process (``resident``) and of the
-        ``device`` since :meth:`prepare`."""
+        ``device`` since :meth:`forget_peaks`, or since :meth:`prepare`."""
         return {
             "resident": peak_memory(),
             "device": promises.check_memory(self.backend.device_memory(), "device_memory()"),
         }
 
-    def _forget_peaks(self) -> None:
+    def forget_peaks(self) -> None:
+        """Free unused memory, and let :meth:`memory` count from now on."""
         forget_peak_memory()
         self.backend.forget_device_memory()
 

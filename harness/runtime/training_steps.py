@@ -97,7 +97,7 @@ class Loader:
         if not self._classes:
             return batch
         one_hot, dtype = self._backend.primitives["one_hot"], self._session.dtype
-        expanded = {n: one_hot(batch[n], classes, dtype) for n, classes in self._classes.items()}
+        expanded = {n: one_hot(batch[n], classes=k, dtype=dtype) for n, k in self._classes.items()}
         return {**batch, **expanded}
 
     def batches(self, rows: Rows, stacked: bool, step: int = 0) -> Iterator[tuple[Tensors, bool]]:

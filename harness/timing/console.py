@@ -32,9 +32,9 @@ from harness.timing.proofs import PROOFS
 from harness.timing.request import BenchRequest, Group
 from harness.timing.run import Bench
 
-# The progress steps of a cell besides its rounds: prepare, warm up, compute the speed, and the
-# proofs.
-EXTRA_PARTS = 3 + len(PROOFS)
+# The progress steps of a cell besides its rounds: prepare, warm up, read the peak memory, compute
+# the speed, and the proofs.
+EXTRA_PARTS = 4 + len(PROOFS)
 
 
 class BenchProgress(BenchEvents):

@@ -46,7 +46,6 @@ def complete_record(contestant: Contestant) -> None:
     total = sum(operations.values())
     record.products = case.products
     record.flops_per_second = total / step
-    record.memory = contestant.steps.memory()
     if contestant.entry.baseline:
         return
     overhead = contestant.steps.overhead(OVERHEAD_STEPS)

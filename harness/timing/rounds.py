@@ -86,9 +86,14 @@ def measure(
                 time_round(one, batches, lots[one.entry.label] == number)
 
             each(f"round {number + 1} of {rounds}", timed, order)
+    each("reading its peak memory", _read_memory, contestants)
     for what, part in (*PROOFS, ("figures", complete_record)):
         each(f"proving: {what}", part, contestants)
     compare_with_peaks(contestants)
+
+
+def _read_memory(contestant: Contestant) -> None:
+    contestant.record.memory = contestant.steps.memory()
 
 
 def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
@@ -262,7 +267,7 @@ def _estimate_step_time(contestant: Contestant) -> float:
 
 def warm_up(contestant: Contestant) -> None:
     """Run short series of steps until two successive series take about the same time per step;
-    store the times."""
+    store the times. The peak memory counts from the end of this function."""
     least = _estimate_step_time(contestant)
     medians: list[float] = []
     steps, steady = 0, False
@@ -277,3 +282,4 @@ def warm_up(contestant: Contestant) -> None:
     contestant.record.warm_up = {"steps": steps, "steady": steady, "medians": medians}
     if contestant.carries and not contestant.entry.baseline:
         contestant.steps.parameters()  # the first reading may compile
+    contestant.steps.forget_peaks()

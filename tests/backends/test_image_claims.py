@@ -115,3 +115,21 @@ def test_a_strided_1x1_kernel_does_not_damage_memory(name: str, tmp_path: Path) 
     spec.write_text(STRIDED)
     report = harness.check(spec, name, dtypes="float32")
     assert {result.verdict for result in report.results} == {"agree"}, str(report)
+
+
+@pytest.mark.parametrize(
+    ("layer", "channels", "units"), [("conv2d", 8, 1), ("conv2d_transpose", 1, 2)]
+)
+def test_a_convolution_with_one_channel_has_a_gradient(
+    layer: str, channels: int, units: int, tmp_path: Path
+) -> None:
+    """Keras' own layer raises an error on torch."""
+    need("torch", "keras")
+    spec = tmp_path / "strided.yaml"
+    text = STRIDED.replace("16, 16, 8]", f"16, 16, {channels}]").replace("conv2d", layer)
+    text = text.replace("units: 16, kernel: 1, stride: 2", f"units: {units}, kernel: 3").replace(
+        ", bias: false", ""
+    )
+    spec.write_text(text.replace("index: 16", f"index: {units}"))
+    report = harness.check(spec, "keras-torch", dtypes="float64", checks=("gradients",))
+    assert {result.verdict for result in report.results} == {"agree"}, str(report)

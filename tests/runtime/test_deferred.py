@@ -149,6 +149,13 @@ def test_a_graph_is_built_once_for_each_set_of_shapes() -> None:
     assert backend.built == 3
 
 
+def test_a_function_without_results_builds_no_graph() -> None:
+    """Such as a training step of a model without parameters."""
+    backend = Graph()
+    assert backend.compile(lambda v, c: {})({"x": np.zeros(2)}, {}) == {}
+    assert backend.built == 0
+
+
 def test_a_traced_function_may_call_another() -> None:
     backend = Graph()
     inner = backend.compile(lambda v, c: {"y": backend.primitives["exp"](v["x"])})

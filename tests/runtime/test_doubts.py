@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from installed_plugins import install_plugin
 from wording import Wording
 
 from harness.backends.numpy.backend import Numpy
@@ -96,14 +96,7 @@ def test_the_backends_that_ship_have_none(name: str) -> None:
 def test_a_check_and_a_training_say_it_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    about = tmp_path / "misspelt-1.0.dist-info"
-    about.mkdir()
-    (tmp_path / "harness_misspelt.py").write_text(PLUGIN)
-    (about / "METADATA").write_text("Name: misspelt\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[harness.backends]\nmisspelt = harness_misspelt\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    install_plugin(monkeypatch, tmp_path, "harness_misspelt", PLUGIN, "misspelt")
     words = ["--backend", "misspelt", "--size", "hidden=5"]
     for command in (
         ["check", "lesson6/simple_rnn", "--check", "inference"],

@@ -17,7 +17,10 @@ from harness.runtime import needs
 from harness.runtime.plugins import extras
 
 DISTRIBUTION = "backend-comparison-harness"
-FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "optax")
+FRAMEWORKS = (
+    *("torch", "jax", "keras", "tensorflow", "optax"),
+    *("array-api-strict", "array_api_strict", "pytensor"),
+)
 # Shuts frameworks out of an interpreter, and notes which of them anybody asks to import.
 WITHOUT = """
 import importlib.metadata, importlib.util, os, sys
@@ -91,6 +94,8 @@ def test_what_is_missing_and_what_brings_it(numpy_only: str, tmp_path: Path) -> 
         "keras": how % "keras",
         "keras-torch": how % "keras,torch",
         "keras-jax": how % "keras,jax",
+        "array-api-strict": how % "array-api-strict",
+        "pytensor": how % "pytensor",
     }
     one = interpreter(tmp_path, "optax")
     assert sorted(lacking_of(one)) == ["flax", "jax", "keras-jax"]

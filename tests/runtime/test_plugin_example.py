@@ -68,6 +68,7 @@ def test_both_are_listed_from_their_metadata(installed: dict[str, str]) -> None:
         "version": "1.0",
         "module": "harness_columns",
         "runs": True,
+        "on_request": False,
     }
     assert backends["broken"]["distribution"] == "harness-broken"
     assert "numpy" in backends

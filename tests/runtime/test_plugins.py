@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from wording import Wording
 
+from harness.environments.columns import choose, choose_from_options
 from harness.runtime import plugins
 from harness.runtime.plugins import BrokenBackend, UnknownBackend
 
@@ -43,7 +44,13 @@ def harness_backend(name):
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Return a function that installs a distribution with one module and its backends."""
 
-    def install(module: str, source: str, *names: str, distribution: str = "") -> None:
+    def install(
+        module: str,
+        source: str,
+        *names: str,
+        distribution: str = "",
+        group: str = "harness.backends",
+    ) -> None:
         distribution = distribution or f"dist-{module}"
         folder = tmp_path / distribution
         metadata = folder / f"{distribution.replace('-', '_')}-1.5.dist-info"
@@ -53,7 +60,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
             f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n"
         )
         entries = "".join(f"{name} = {module}\n" for name in names)
-        (metadata / "entry_points.txt").write_text(f"[harness.backends]\n{entries}")
+        (metadata / "entry_points.txt").write_text(f"[{group}]\n{entries}")
         monkeypatch.syspath_prepend(folder)
         monkeypatch.delitem(sys.modules, module, raising=False)
 
@@ -139,6 +146,27 @@ def test_name_claimed_twice_is_an_error_of_that_name_only(install: Install) -> N
     assert plugins.load("second").name == "second"
 
 
+def test_a_backend_on_request_runs_only_if_it_is_named(install: Install) -> None:
+    install("plugin_usual", GOOD, "usual")
+    install("plugin_rare", GOOD, "rare", group="harness.backends.on_request")
+    assert plugins.available()["rare"].on_request
+    assert plugins.load("rare").name == "rare"
+    chosen = choose(()).names
+    assert "usual" in chosen
+    assert "rare" not in chosen
+    assert choose(("rare",)).names == ("rare",)
+    everywhere = choose_from_options((), [sys.executable]).pythons
+    assert "usual" in everywhere
+    assert "rare" not in everywhere
+
+
+def test_a_name_in_both_groups_is_claimed_twice(install: Install) -> None:
+    install("plugin_usual", GOOD, "shared")
+    install("plugin_rare", GOOD, "shared", group="harness.backends.on_request")
+    with pytest.raises(BrokenBackend, match=r"claimed by several .*dist-plugin_usual"):
+        plugins.load("shared")
+
+
 def test_what_is_installed_while_a_process_lives_is_found(
     install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,3 +182,24 @@ def test_what_is_installed_while_a_process_lives_is_found(
     assert "late" in plugins.available()
     shutil.rmtree(moved)
     assert "late" not in plugins.available()
+
+
+INSTRUCTION_SETS = """
+@hookimpl
+def harness_instruction_sets(name):
+    return {}
+"""
+
+
+def test_instruction_sets_are_variables_by_name(install: Install) -> None:
+    install("plugin_sets", GOOD + INSTRUCTION_SETS.format("{'avx2': {'ISA': name}}"), "sets")
+    install("plugin_none", GOOD, "none")
+    assert plugins.instruction_sets("sets") == {"avx2": {"ISA": "sets"}}
+    assert plugins.instruction_sets("none") == {}
+
+
+@pytest.mark.parametrize("value", ["['avx2']", "{'avx2': 'ISA'}", "{'avx2': {'ISA': 2}}"])
+def test_instruction_sets_of_another_kind_are_an_error(install: Install, value: str) -> None:
+    install("plugin_sets", GOOD + INSTRUCTION_SETS.format(value), "sets")
+    with pytest.raises(BrokenBackend, match=r"'sets' .*harness_instruction_sets"):
+        plugins.instruction_sets("sets")

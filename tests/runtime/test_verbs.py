@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from harness.oracle.case import Case
 from harness.program.ir import Program
 from harness.program.serial import encoded
 from harness.runtime.backend import Backend
-from harness.runtime.service import SessionService, handler
+from harness.runtime.service import SessionService, fill_freed_memory, handler
 from harness.runtime.session import Session
 
 
@@ -197,3 +199,21 @@ def test_arguments_that_are_written_to_are_found(wording: Wording) -> None:
     faults = aliasing(make_case(load_spec("lesson6/theano_rnn"), Request(), own=False), Squashing())
     wording.line(faults, "h0")
     wording.line(faults, "chars was changed")
+
+
+COUNT = """
+import numpy as np
+from harness.runtime.service import fill_freed_memory
+
+fill_freed_memory()
+arrays = [np.empty(1000, "{dtype}") for _ in range(8)]
+print(sum(int(np.sum(~(np.abs(array) < 1e38))) for array in arrays))
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_freed_memory_has_nan_and_large_numbers(dtype: str) -> None:
+    """In a new process, because another process may have other free memory of that size."""
+    command = [sys.executable, "-c", COUNT.format(dtype=dtype)]
+    counted = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert int(counted.stdout) > 4000  # of 8,000; some of the memory may be new

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from contract import Given
 
+from harness.files.system import forget_peak_memory, peak_memory
 from harness.program.serial import decoded
 from harness.runtime.step_loop import Clock
 
@@ -74,7 +75,6 @@ class Native:
         """Build the baseline of the program's name; ``seconds`` is how long that took."""
         if device == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when the framework is imported
-        Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory starts anew
         self._dtype = np.dtype(dtype)
         update, program = decoded(rule), decoded(training)
         system = program.name.rpartition("/")[2]
@@ -116,11 +116,13 @@ class Native:
         """The results of each step."""
         return self._clock.values(first, count)
 
+    def forget_peaks(self) -> None:
+        """Free unused memory, and let :meth:`memory` count from now on."""
+        forget_peak_memory()
+
     def memory(self) -> Payload:
-        """Peak resident bytes of the process since the last ``prepare``."""
-        status = Path("/proc/self/status").read_text()
-        (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-        return {"resident": int(peak) << 10, "device": None}
+        """Peak resident bytes of the process since :meth:`forget_peaks`."""
+        return {"resident": peak_memory(), "device": None}
 
     def _cast(self, value: Any) -> Any:
         """Floats at the dtype that is asked for, copied; indices and masks stay what they are."""

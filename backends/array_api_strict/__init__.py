@@ -1,0 +1,1 @@
+"""The backend ``array-api-strict``, which runs functions of the Python array API standard only."""

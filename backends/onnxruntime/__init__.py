@@ -1,0 +1,1 @@
+"""The backend ``onnxruntime``, which runs graphs of ONNX operators."""

@@ -1,0 +1,1 @@
+"""The backend ``pytensor``: PyTensor, the successor of Theano."""
