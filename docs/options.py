@@ -80,7 +80,7 @@ STUB_HEAD = '''"""The signatures of the functions of commands, written by docs/o
 from collections.abc import Mapping
 from os import PathLike
 
-from harness.api.arguments import Folders, Models, Names
+from harness.api.arguments import Folders, Models, Names, Numbers
 from harness.command.outcome import CommandResult
 from harness.language.model import Spec
 '''

@@ -43,9 +43,16 @@ FRAMEWORKS: Mapping[str, frozenset[str]] = {
     "jax": frozenset({"jax", "jaxlib", "optax", "flax"}),
     "keras": frozenset({"keras", "tensorflow", "torch", "jax"}),
     "onnx": frozenset({"onnx", "onnxruntime", "google"}),
+    "onnxruntime": frozenset({"onnx", "onnxruntime"}),
+    "array_api_strict": frozenset({"array_api_strict"}),
+    "pytensor": frozenset({"pytensor"}),
 }
-# Other families whose modules a family of backends may import: Keras backends run on JAX or torch.
-SIBLINGS: Mapping[str, frozenset[str]] = {"keras": frozenset({"jax", "torch"})}
+# Other families whose modules a family of backends may import: Keras backends run on JAX or torch,
+# and onnxruntime runs the graphs of the format onnx.
+SIBLINGS: Mapping[str, frozenset[str]] = {
+    "keras": frozenset({"jax", "torch"}),
+    "onnxruntime": frozenset({"onnx"}),
+}
 # Modules of the harness that backends may import, in addition to `harness.extend`.
 PUBLIC = frozenset({"harness", "harness.backends"})
 CONTRACT = "harness.extend"

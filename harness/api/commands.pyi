@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from os import PathLike
 
-from harness.api.arguments import Folders, Models, Names
+from harness.api.arguments import Folders, Models, Names, Numbers
 from harness.command.outcome import CommandResult
 from harness.language.model import Spec
 
@@ -57,6 +57,8 @@ def fuzz(
     cases: int = ...,
     seed: int = ...,
     folders: Folders = ...,
+    threads: Numbers = ...,
+    instruction_sets: bool = ...,
     pythons: Mapping[str, str | PathLike[str]] | None = ...,
     environment: Mapping[str, Mapping[str, str]] | None = ...,
     timeout: float = ...,

@@ -65,6 +65,12 @@ def blame(context: Context, result: CellResult) -> Blame | None:
             culprit, words = _describe_fault(context, result, first.check, path)
             return Blame(who=culprit, words=f"The check {first.check} agrees with {words}")
         failed_paths.append(path)
+    if _path_agrees(replace(context, eager=True, outputs={}), first.check):
+        words = (
+            f"The check {first.check} agrees if one operation runs after the other, so the fault "
+            "is in the framework's compiler, or in how the plugin calls it"
+        )
+        return Blame(who="compiler", words=words)
     words = "has only one path, because no framework layer runs here"
     if failed_paths:
         paths = f"path{'s' if len(failed_paths) > 1 else ''} {_join_names(failed_paths)}"

@@ -18,7 +18,11 @@ DTYPES_OF = {
     "run": ("float64", "float32"),
 }
 # Commands that accept further paths.
-FURTHER = {"check": ("all",), **dict.fromkeys(("bench", "train"), (*COMPILED_PATHS, "fastest"))}
+FURTHER = {
+    "check": ("all",),
+    "fuzz": COMPILED_PATHS,
+    **dict.fromkeys(("bench", "train"), (*COMPILED_PATHS, "fastest")),
+}
 MODES = ("forward", "train")
 TEXTS = ("builtin", "nietzsche")
 

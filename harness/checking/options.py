@@ -109,10 +109,8 @@ class RunOptions(CellOptions):
         allowed=JOBS,
     )
     fail_fast: bool = option(False, "Start no cell after the first failure.", section=HOW)
-    records: Path | None = option(None, "Append the results to this record file.", section=KEEP)
-    resume: bool = option(
-        False, "Skip the unchanged cells that the file of --records already has.", section=KEEP
-    )
+    records: Path | None = shared.records()
+    resume: bool = shared.resume()
     history: Path | None = option(
         None,
         "Folder of record files. Skip unchanged cells that already agreed in these files.",

@@ -14,6 +14,7 @@ from harness.checking.options import RunOptions
 from harness.checking.own_model.against import Against
 from harness.command.declared import check_ranges
 from harness.command.ranges import MEMORY, SIZES
+from harness.command.shared import check_resume
 from harness.errors import SpecError, UsageError, check_known, did_you_mean, unknown
 from harness.language.axes import FREE_SIZES, select_known_sizes
 from harness.language.library import Library
@@ -212,8 +213,7 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
     """Raise :class:`UsageError` if a request is invalid. ``backends`` are the backends that will be
     checked. This function also covers requests made in Python, which no command line has checked.
     """
-    if request.resume and request.records is None:
-        raise UsageError("--resume needs --records FILE, the file with the cells to skip")
+    check_resume(request.records, request.resume)
     for name in request.specs:
         if not isinstance(name, str):
             raise UsageError(f"a spec must be a name or the path of a file, found {name!r}")

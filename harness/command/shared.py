@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import MISSING
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from harness.command.declared import HOW, KEEP, PRINT, option
 from harness.command.ranges import ROUNDS, SEED, THREADS, TIMEOUT, USUAL_ROUNDS
+from harness.errors import UsageError
 
 Field = Callable[..., Any]
 # Parts of the help texts of options of bench and train.
@@ -45,10 +47,11 @@ specs: Field = partial(
 backends: Field = partial(
     option,
     (),
-    "Backends to run. Default: all installed.",
+    "Backends to run. Default: all installed, except those that run only on request.",
     word="--backend",
     kind="backend",
-    python="Names of ``harness list``. Default: all installed backends.",
+    python="Names of ``harness list``. Default: all installed backends, except those that run only "
+    "on request.",
 )
 device: Field = partial(
     option,
@@ -124,6 +127,8 @@ on: Field = partial(
     kind="cluster",
     metavar="ray[://HOST:PORT]",
 )
+records: Field = partial(option, None, "Append the results to this record file.", section=KEEP)
+resume: Field = partial(option, False, "Skip what the file of --records already has.", section=KEEP)
 as_json: Field = partial(
     option, False, "Print JSON instead of text.", section=PRINT, word="--json", python=None
 )
@@ -153,6 +158,12 @@ threshold: Field = partial(
     section=PRINT,
     metavar="SHARE",
 )
+
+
+def check_resume(records: Path | None, resume: bool) -> None:
+    """Raise :class:`UsageError` if ``--resume`` is given without ``--records``."""
+    if resume and records is None:
+        raise UsageError("--resume needs --records FILE, the file of the run to continue")
 
 
 def dtype(default: str, others: str) -> Any:

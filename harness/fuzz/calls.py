@@ -23,6 +23,7 @@ from harness.fuzz.parts import (
     broadcast,
 )
 from harness.language.library import Library, content
+from harness.language.optimizer_schema import Optimizer
 from harness.language.schema import Input, Layer, Loss
 from harness.program.dims import Dim, Shape
 
@@ -34,6 +35,20 @@ WHOLE = {
     "dilation": (1, 2, 3),
     "padding": (0, 1, 2),
 }
+# Attributes of optimizers, with values to try, and further options of optimizers.
+OPTIMIZER_ATTRIBUTES = {
+    "learning_rate": (0.01, 0.1),
+    "beta_1": (0.0, 0.5),
+    "beta_2": (0.5,),
+    "rho": (0.5,),
+    "momentum": (0.0, 0.5),
+    "epsilon": (1e-3, 0.1),
+    "weight_decay": (0.0, 0.1),
+}
+OPTIMIZER_OPTIONS = (
+    *("", "", "", "schedule: 'minimum(1, t / 3)'", "gradient: 'maximum(minimum(g, 0.1), -0.1)'"),
+    *("accumulate: 2", "average: 0.9", "total: {square: g * g}, gradient: g / sqrt(1 + square)"),
+)
 
 
 class RandomCalls(RandomModel):
@@ -122,6 +137,26 @@ def definitions() -> Mapping[str, Layer | Loss]:
     for name in library.names("loss"):
         found[name] = content(library.find("loss", name), Loss)
     return found
+
+
+@cache
+def optimizers() -> Mapping[str, Optimizer]:
+    """Return the optimizers that ship, by name."""
+    library = Library()
+    names = library.names("optimizer")
+    return {name: content(library.find("optimizer", name), Optimizer) for name in names}
+
+
+def draw_optimizer(model: RandomModel, dtype: str) -> str:
+    """Return the text of a random optimizer with random attributes. Most optimizers divide by
+    gradients, which amplifies rounding errors, so they are drawn only in float64."""
+    names = [n for n in optimizers() if dtype == "float64" or n.startswith("sgd")]
+    name = model.pick(names)
+    parts = [f"optimizer: {name}"]
+    for attribute, default in optimizers()[name].attributes.items():
+        others = OPTIMIZER_ATTRIBUTES.get(attribute, ())
+        parts.append(f"{attribute}: {model.pick((default, default, *others))}")
+    return f"{{{', '.join([*parts, *filter(None, [model.pick(OPTIMIZER_OPTIONS)])])}}}"
 
 
 def draw_definition(integer: Callable[[int, int], int]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict
 from harness.errors import HarnessError
-from harness.fuzz.calls import RandomCalls, add_definition, draw_definition
+from harness.fuzz.calls import RandomCalls, add_definition, draw_definition, draw_optimizer
 from harness.fuzz.models import RandomModel, draw_model, needed
 from harness.language.initializers import generator
 from harness.language.model import Spec, load_spec
@@ -27,10 +27,11 @@ from harness.runtime.answers import Arguments
 Kind = Literal["calls", "layer", "model"]
 # The kinds of cases, in turn by number.
 KINDS: tuple[Kind, ...] = ("calls", "layer", "calls", "layer", "calls", "calls", "layer", "model")
-# Kinds of values. Derivatives are compared only for ordinary values.
+# Kinds of values.
 ORDINARY, SPECIAL = "ordinary", "special"
 VALUES = (ORDINARY, ORDINARY, ORDINARY, SPECIAL, SPECIAL, "scaled", "whole", "denormal")
-SPECIALS = (np.nan, np.inf, -np.inf, 0.0, -0.0)
+# No value is -0, because the sign of a sum of zeros differs between correct backends.
+SPECIALS = (np.nan, np.inf, -np.inf, 0.0)
 # Powers of two by which values of the kind "scaled" are multiplied. Attention masks scores with
 # -1e30, so the inputs of layers are smaller.
 EXPONENTS = (-120, -60, -20, -8, -3, 3, 4, 5, 6, 6, 7, 8, 20, 60, 120)
@@ -47,7 +48,7 @@ CHAINS = 16
 @dataclass(frozen=True)
 class Draft:
     """A case: its model, sizes, dtype, and the kind of its values. ``seed`` is the seed of the
-    values."""
+    values. ``optimizer`` is the optimizer of the model, as text; "" for none."""
 
     number: int
     kind: Kind
@@ -58,6 +59,7 @@ class Draft:
     values: str
     dtype: str
     seed: int
+    optimizer: str = ""
 
     @property
     def name(self) -> str:
@@ -67,7 +69,11 @@ class Draft:
     @property
     def text(self) -> str:
         """The model in the spec language."""
-        return self.model.text(self.name, self.loss)
+        loss = self.loss
+        if self.optimizer and not loss:
+            last = self.model.equations[-1].partition(" = ")[0].split(", ")[0]
+            loss = f"mean({last} * {last})"
+        return self.model.text(self.name, loss, self.optimizer)
 
     @property
     def declarations(self) -> str:
@@ -134,7 +140,8 @@ def _draw_text(chooser: random.Random, number: int, layer: str, dtypes: Sequence
             model.chain(chain)
     values = ORDINARY if loss else chooser.choice(VALUES)
     dtype, values_seed = chooser.choice(list(dtypes)), chooser.randrange(2**20)
-    return Draft(number, kind, model, loss, batch, time, values, dtype, values_seed)
+    optimizer = draw_optimizer(model, dtype) if kind == "model" else ""
+    return Draft(number, kind, model, loss, batch, time, values, dtype, values_seed, optimizer)
 
 
 def _select(program: Program, arguments: Arguments) -> Arguments:
@@ -174,13 +181,16 @@ def _plant_specials(random_: np.random.Generator, array: Array) -> Array:
 
 
 def _scale(exponents: Sequence[int], random_: np.random.Generator, array: Array) -> Array:
+    """Return the array times a power of two. No entry is a denormal float32, which some backends
+    replace by 0."""
     scaled: Array = array * 2.0 ** random_.choice(exponents)
-    return scaled
+    least = np.finfo(np.float32).tiny
+    return np.where(np.abs(scaled) < least, np.copysign(least, scaled), scaled)
 
 
 def _round(random_: np.random.Generator, array: Array) -> Array:
     """Return whole numbers, many of which are equal."""
-    return np.round(array * 3)
+    return np.round(array * 3) + 0.0
 
 
 def _make_denormal(random_: np.random.Generator, array: Array) -> Array:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -12,10 +14,11 @@ from rich.console import Console
 from harness.checking.known_differences import known_differences
 from harness.checking.reproducer import check_writable
 from harness.command.outcome import CommandResult
+from harness.command.shared import check_resume
 from harness.environments.columns import choose_from_options, complete_options, skipped_messages
-from harness.errors import UsageError, check_known
+from harness.errors import check_known
 from harness.files import kinds
-from harness.fuzz.calls import definitions
+from harness.fuzz.calls import definitions, optimizers
 from harness.fuzz.cases import draw_case
 from harness.fuzz.compare import CaseRunner
 from harness.fuzz.options import FuzzOptions
@@ -25,9 +28,15 @@ from harness.output.printing import console, line
 from harness.output.progress import Progress
 from harness.results.file import RecordWriter
 from harness.results.lines import RecordLine
-from harness.runtime.paths import KNOWN_DTYPES, PATHS
-from harness.worker.launch import Launch
+from harness.runtime import plugins
+from harness.runtime.labels import backend_of
+from harness.runtime.paths import COMPILED_PATHS, KNOWN_DTYPES, PATHS
+from harness.worker.launch import Launch, thread_settings
 from harness.worker.worker import Worker
+
+# The number of new objects after which Python's garbage collector runs. Each case creates many
+# objects and few reference cycles; with Python's default, the collector took a sixth of the time.
+COLLECTED_AT = 50_000
 
 
 def run_fuzz(options: FuzzOptions) -> CommandResult:
@@ -39,9 +48,8 @@ def run_fuzz(options: FuzzOptions) -> CommandResult:
     """
     for dtype in options.dtypes:
         check_known("dtype", dtype, KNOWN_DTYPES)
-    check_known("path", options.path, PATHS)
-    if options.resume and options.records is None:
-        raise UsageError("--resume needs --records FILE, the file with the cases to skip")
+    check_known("path", options.path, (*PATHS, *COMPILED_PATHS))
+    check_resume(options.records, options.resume)
     if options.reproducers is not None:
         check_writable(options.reproducers)
     run = FuzzRun(
@@ -49,6 +57,8 @@ def run_fuzz(options: FuzzOptions) -> CommandResult:
     )
     earlier = read_lines(options.records, run) if options.records and options.resume else []
     with ExitStack() as stack:
+        stack.callback(gc.set_threshold, *gc.get_threshold())
+        gc.set_threshold(COLLECTED_AT)
         searches = _start(options, stack)
         writer = None
         if options.records is not None:
@@ -80,11 +90,31 @@ def _start(options: FuzzOptions, stack: ExitStack) -> list[FuzzSearch]:
             **({"python": completed["pythons"][name]} if name in completed["pythons"] else {}),
             environment=completed["environment"].get(name, {}),
         )
-        worker = stack.enter_context(Worker(launch))
-        runner = CaseRunner(worker, options.device, options.path, options.timeout)
-        searches.append(FuzzSearch(runner, known, options.reproducers))
-        searches[-1].start()
+        for setting in (launch, *_other_settings(launch, options)):
+            worker = stack.enter_context(Worker(setting))
+            runner = CaseRunner(worker, options.device, options.path, options.timeout)
+            searches.append(FuzzSearch(runner, known, options.reproducers))
+            searches[-1].start()
     return searches
+
+
+def _other_settings(launch: Launch, options: FuzzOptions) -> Iterator[Launch]:
+    """Yield the settings with which a backend also runs each case: numbers of threads, and
+    instruction sets. Each has its own label, e.g. ``torch@avx2``."""
+    settings: dict[str, tuple[int | None, Mapping[str, str]]] = {
+        f"threads-{count}": (count, thread_settings(count)) for count in options.threads
+    }
+    if options.instruction_sets:
+        sets = plugins.instruction_sets(backend_of(launch.backend))
+        settings |= {name: (None, variables) for name, variables in sets.items()}
+    mark = "-" if "@" in launch.backend else "@"
+    for label, (cores, variables) in settings.items():
+        yield replace(
+            launch,
+            backend=f"{launch.backend}{mark}{label}",
+            environment={**variables, **launch.environment},
+            cores=cores,
+        )
 
 
 def _search(
@@ -135,7 +165,7 @@ def _record(
     tried = Counter(name for case in lines for name in case.functions)
     return {
         "backends": backends,
-        "definitions": {name: tried.pop(name, 0) for name in definitions()},
+        "definitions": {n: tried.pop(n, 0) for n in (*definitions(), *optimizers())},
         "functions": dict(sorted(tried.items())),
         "dtypes": dict(Counter(case.dtype for case in lines)),
         "values": dict(Counter(case.values for case in lines)),
@@ -173,7 +203,7 @@ def _print(out: Console, record: Mapping[str, Any]) -> None:
     line(
         out,
         f"tried: {len(record['functions'])} functions and operators, {tried} of "
-        f"{len(record['definitions'])} layers and losses; cases by dtype: {dtypes}",
+        f"{len(record['definitions'])} layers, losses and optimizers; cases by dtype: {dtypes}",
     )
     new = [fault for fault in record["faults"] if not fault.get("known")]
     line(out, f"new faults: {len(new)}; known differences: {len(record['faults']) - len(new)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.command import shared
-from harness.command.declared import KEEP, option
+from harness.command.declared import HOW, KEEP, option
 from harness.command.ranges import CASES, MINUTES
 
 
@@ -30,7 +30,7 @@ class FuzzOptions:
         word="--dtype",
         kind="dtype",
     )
-    path: str = shared.path("native")
+    path: str = shared.path("native", shared.COMPILED)
     device: str = shared.device()
     minutes: float = option(5.0, "Minutes to search.", allowed=MINUTES, shown=True)
     cases: int = option(
@@ -44,13 +44,22 @@ class FuzzOptions:
         kind="folder",
         metavar="FOLDER",
     )
+    threads: tuple[int, ...] = option(
+        (),
+        "Numbers of threads. Each case also runs with each number of threads.",
+        section=HOW,
+        metavar="NUMBER",
+    )
+    instruction_sets: bool = option(
+        False,
+        "Also run each case with each smaller instruction set of the processor, e.g. avx2.",
+        section=HOW,
+    )
     pythons: Mapping[str, str] = shared.pythons()
     environment: Mapping[str, Mapping[str, str]] = shared.environment()
     timeout: float = shared.timeout(60.0, "case")
-    records: Path | None = option(None, "Append the cases to this record file.", section=KEEP)
-    resume: bool = option(
-        False, "Continue after the last case in the file of --records.", section=KEEP
-    )
+    records: Path | None = shared.records()
+    resume: bool = shared.resume()
     reproducers: Path | None = option(
         None,
         "Write a reproducer and the text of an issue for each fault to this folder.",

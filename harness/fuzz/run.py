@@ -14,7 +14,7 @@ from harness.checking.known_differences import Differences
 from harness.checking.reproducer import Failure, Reproducer, write
 from harness.errors import CouldNotRun, HarnessError
 from harness.fuzz.cases import Draft
-from harness.fuzz.compare import COMPILED, CaseRunner, ModePass
+from harness.fuzz.compare import COMPILED, FORWARD_MODE, TRAINING, CaseRunner, ModePass
 from harness.fuzz.record import CaseLine, Fault
 from harness.fuzz.shrink import functions_of, part, shrink
 from harness.oracle.case import Case
@@ -30,6 +30,9 @@ SHRINKING = 20.0
 OFTEN = 3
 # Seeds of values that are tried for each smaller case.
 SEEDS = 6
+# After so many cases, the process of a backend ends and the next case starts a new one, because
+# frameworks keep all code that they compile in memory.
+CASES_OF_PROCESS = 250
 CRASH = "crash"
 # Lengths below this number are short.
 SHORT = 16
@@ -64,7 +67,7 @@ class FuzzSearch:
         return self.runner.worker.launch.backend
 
     def start(self) -> None:
-        """Start the backend.
+        """Start the backend if it does not run.
 
         Raises:
             CouldNotRun: the backend does not start.
@@ -75,7 +78,12 @@ class FuzzSearch:
             raise CouldNotRun(f"{self.backend}: {fault}", fault.traceback) from None
 
     def run(self, draft: Draft, case: Case) -> CaseLine:
-        """Run a case, and return its outcome."""
+        """Run a case, and return its outcome.
+
+        Raises:
+            CouldNotRun: the backend has ended, and does not start again.
+        """
+        self.start()
         line = CaseLine(
             number=draft.number,
             backend=self.backend,
@@ -84,9 +92,14 @@ class FuzzSearch:
             dtype=draft.dtype,
             values=draft.values,
         )
+        if draft.number % CASES_OF_PROCESS == CASES_OF_PROCESS - 1:
+            self.runner.worker.close()
         if self.runner.lacks(draft, case):
             return line.model_copy(update={"outcome": "unsupported"})
-        identities = dict.fromkeys(self._examine(draft, case))
+        try:
+            identities = dict.fromkeys(self._examine(draft, case))
+        except WorkerFault:  # a compiler refuses the case
+            return line.model_copy(update={"outcome": "unsupported"})
         if identities:
             return line.model_copy(update={"outcome": "differ", "faults": tuple(identities)})
         return line
@@ -95,16 +108,20 @@ class FuzzSearch:
         """Yield the identities of the faults of a case. Each call that differs is a failing case of
         its own."""
         seen: set[str] = set()
-        for check, mode, names in _list_failures(self.runner, draft, case):
-            parts = dict.fromkeys(n for n in (part(draft.model, n) for n in names) if n is not None)
+        for check, mode, wrong in _list_failures(self.runner, draft, case):
+            found = (part(draft.model, name) for name in wrong)
+            parts = dict.fromkeys(number for number in found if number is not None)
+            if check not in (TRAINING, CRASH):
+                draft = replace(draft, optimizer="")
             for smaller in [draft.only(number) for number in parts] or [draft]:
                 if smaller.text not in seen:
                     seen.add(smaller.text)
-                    yield self._attribute(smaller, check, mode)
+                    yield self._attribute(draft, smaller, check, mode, "; ".join(wrong.values()))
 
-    def _attribute(self, draft: Draft, check: str, mode: str) -> str:
-        """Return the identity of the fault of a failing case; add the fault if it is new."""
-        functions = set(functions_of(draft))
+    def _attribute(self, draft: Draft, smaller: Draft, check: str, mode: str, detail: str) -> str:
+        """Return the identity of the fault of a failing case; add the fault if it is new.
+        ``smaller`` is the part of the case that differs, and ``detail`` what differs."""
+        functions = set(functions_of(smaller))
         for identity, fault in self.faults.items():
             same = (fault.check, fault.values, fault.dtype) == (check, draft.values, draft.dtype)
             if same and self.counts[identity] >= OFTEN and functions.issuperset(fault.functions):
@@ -115,8 +132,8 @@ class FuzzSearch:
             found = self._rerun(candidate, check, mode)
             return None if found is None else found.draft
 
-        smallest = shrink(draft, rerun, SHRINKING)
-        fault = self._make_fault(smallest, check, mode)
+        smallest = shrink(rerun(smaller) or draft, rerun, SHRINKING)
+        fault = self._make_fault(smallest, check, mode, f"only sometimes: {detail}")
         self.counts[fault.identity] += 1
         if fault.identity not in self.faults:
             self.faults[fault.identity] = fault
@@ -137,8 +154,10 @@ class FuzzSearch:
                 return None  # the smaller case is not valid
         return None
 
-    def _make_fault(self, draft: Draft, check: str, mode: str) -> Fault:
-        failing = self._rerun(draft, check, mode) or Failing(draft, "it differs only sometimes")
+    def _make_fault(self, draft: Draft, check: str, mode: str, detail: str) -> Fault:
+        """Return the fault of a case. ``detail`` says what differs if the case does not fail
+        again."""
+        failing = self._rerun(draft, check, mode) or Failing(draft, detail)
         longest = max(draft.batch, draft.time, *map(int, WHOLE.findall(draft.declarations)), 1)
         fault = Fault(
             backend=self.backend,
@@ -165,7 +184,9 @@ class FuzzSearch:
         self.known.apply(result, finding, failure.program)
         if finding.verdict == "known-difference":
             return fault.model_copy(update={"known": finding.excuse})
-        if self.reproducers is not None:
+        # Reproducers contain single passes in reverse mode, on paths without a compiler.
+        single = check != TRAINING and mode != FORWARD_MODE and not self.runner.compiles
+        if self.reproducers is not None and single:
             folder = self._write_reproducer(replace(failure, cell=cell), fault, result)
             return fault.model_copy(update={"folder": str(folder)})
         return fault
@@ -182,15 +203,22 @@ class FuzzSearch:
 
 def _list_failures(
     runner: CaseRunner, draft: Draft, case: Case
-) -> list[tuple[str, str, list[str]]]:
-    """Return the check, the way to run and the wrong results of each failing pass of a case."""
+) -> list[tuple[str, str, dict[str, str]]]:
+    """Return the check, the way to run, and the wrong results by name of each failing pass.
+
+    Raises:
+        WorkerFault: the backend refuses the case.
+    """
     failures = []
     try:
         for failure, wrong in runner.failures(draft, case):
             assert isinstance(failure.run, ModePass)
-            failures.append((failure.run.check, failure.run.mode, [d.name for d in wrong]))
-    except WorkerFault:
-        failures.append((CRASH, COMPILED, []))
+            run = failure.run
+            failures.append((run.check, run.mode, {d.name: str(d) for d in wrong}))
+    except WorkerFault as fault:
+        if fault.users_error is not None:
+            raise
+        failures.append((CRASH, COMPILED, {"": str(fault)}))
     return failures
 
 

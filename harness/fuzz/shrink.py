@@ -14,6 +14,8 @@ from harness.fuzz.models import NAME, RandomModel
 SIMPLER = {"true": "false", "same": "0", "tanh": "linear", "sigmoid": "linear", "relu": "linear"}
 SIMPLER |= dict.fromkeys(("gelu", "silu", "hard_sigmoid_fifth"), "linear")
 _TOKEN = re.compile(r"(?<=[ \[])\d+(?=[,\]}])|(?<=: )[a-z_]+(?=[,}])")
+# An attribute of an optimizer.
+_ATTRIBUTE = re.compile(r", \w+: (?:'[^']*'|\{[^}]*\}|[^,}]+)")
 # A call of a function or layer, an operator, or a slice.
 _CALL = re.compile(r"(\w+)\(|(?<= )(\*\*|<=|==|[-+*/@<&|])(?= )|\w\[")
 
@@ -68,6 +70,9 @@ def _candidates(draft: Draft) -> Iterator[Draft]:
     for name, text in model.inputs.items():
         for simpler in _simpler_texts(text):
             yield replace(draft, model=replace(model, inputs={**model.inputs, name: simpler}))
+    for match in _ATTRIBUTE.finditer(draft.optimizer):
+        text = draft.optimizer
+        yield replace(draft, optimizer=text[: match.start()] + text[match.end() :])
 
 
 def part(model: RandomModel, result: str) -> int | None:
@@ -109,4 +114,5 @@ def functions_of(draft: Draft) -> tuple[str, ...]:
         for match in _CALL.finditer(text):
             layer = layers.get(match[1] or "")
             names[layer[1] if layer else match[1] or match[2] or "slice"] = None
-    return (*names, *called_losses)
+    optimizer = re.findall(r"optimizer:\s(\w+)", draft.optimizer)
+    return (*names, *called_losses, *optimizer)

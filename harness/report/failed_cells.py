@@ -24,6 +24,7 @@ FAULTS: Mapping[str, str] = {
     "layer": "The framework's layer is at fault.",
     "plugin": "The plugin is at fault.",
     "gradient": "The framework's gradient is at fault.",
+    "compiler": "The framework's compiler is at fault.",
     "spec": "The spec is at fault.",
     "unknown": "It is not known which part is at fault.",
 }

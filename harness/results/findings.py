@@ -76,15 +76,15 @@ WHOLE_STEPS = "pipeline-training"
 # The maximum number of training steps whose errors are kept.
 MOST_STEPS = 20
 
-Who = Literal["layer", "plugin", "gradient", "spec", "unknown"]
+Who = Literal["layer", "plugin", "gradient", "compiler", "spec", "unknown"]
 
 
 class Blame(Form):
     """The part at fault for a difference (``who``), and the reason as a sentence (``words``).
 
     ``plugin`` is the backend's code between harness and framework. ``gradient`` is the framework's
-    automatic differentiation. ``unknown`` means that the cause is not known, because the execution
-    path that would show it could not be run.
+    automatic differentiation. ``compiler`` is the framework's compiler. ``unknown`` means that the
+    cause is not known, because the execution path that would show it could not be run.
     """
 
     who: Who

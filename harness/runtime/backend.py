@@ -342,6 +342,23 @@ class Backend(ABC):
         """
         return None
 
+    def forward_derivative(self, function: Function) -> Function | None:
+        """Return a function that computes a directional derivative in forward mode; return None if
+        the framework has no forward mode.
+
+        ``harness fuzz`` compares forward mode with reverse mode; nothing else uses it.
+
+        Args:
+            function: A function that returns results by name. Its result ``scalar``, of shape
+                ``[]``, is differentiated.
+
+        Returns:
+            A function of the same arguments. The constants also have a tensor ``direction.NAME``
+            for each variable, in its shape. The function returns the tensor ``derivative``, of
+            shape ``[]``.
+        """
+        return None
+
     def claim(self, layer: ClaimableCall) -> Native | None:
         """Return the framework's own layer or loss that computes exactly this call; return None if
         the framework has none.

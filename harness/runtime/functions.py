@@ -77,11 +77,15 @@ class Functions:
     The functions get (variables, constants) and return results, each a dictionary by name;
     :mod:`harness.runtime.session` lists the names. Variables are the parameters, float inputs and
     float state; everything else is a constant. The ``mode`` of a function (a
-    :data:`harness.program.signature.Mode`) says which results it returns.
+    :data:`harness.program.signature.Mode`) says which results it returns. If ``eager`` is set, the
+    functions are not compiled. If ``compiled_whole`` is set, :meth:`.Backend.compile_native`
+    compiles them, and all calls must have the shapes of the first call.
 
     Raises:
         ContractError: the backend offered an object that is not a :class:`.native.Native`.
     """
+
+    eager = compiled_whole = False
 
     def __init__(
         self,
@@ -161,13 +165,42 @@ class Functions:
 
         return self._cached((phase, mode, "gradient"), make)
 
-    def compiled(self, function: F) -> F:
-        """Return the backend's compiled version of ``function``, which may return gradients too.
+    def forward_derivative_function(self, phase: Phase) -> Function | None:
+        """Return the function that computes a directional derivative of the sum of results times
+        cotangents; see :meth:`.Backend.forward_derivative`. Later calls return the same function.
 
         Raises:
             ContractError: the backend did not return a function.
         """
+
+        def make() -> Function | None:
+            forward = self.backend.forward_derivative(self.plain(phase, "cotangents"))
+            name = "forward_derivative()"
+            return forward and self.compiled(promises.check_function(forward, name))
+
+        return self._cached((phase, "cotangents", "forward mode"), make)
+
+    def compiled(self, function: F) -> F:
+        """Return the backend's compiled version of ``function``, which may return gradients too. An
+        eager session returns ``function`` itself.
+
+        Raises:
+            ContractError: the backend did not return a function.
+        """
+        if self.eager:
+            return function
+        if self.compiled_whole:
+            return self.compiled_native(function)
         return promises.check_function(self.backend.compile(function), "compile()")
+
+    def compiled_native(self, function: F) -> F:
+        """Return ``function`` compiled by :meth:`.Backend.compile_native`.
+
+        Raises:
+            UsageError: the backend has no such compiler.
+            ContractError: the backend did not return a function.
+        """
+        return promises.check_function(self.backend.compile_native(function), "compile_native()")
 
     def automatic(self, function: Function) -> GradientFunction | None:
         """Return a function that computes the results and gradients of ``function`` by the

@@ -67,9 +67,13 @@ class SessionService(StepService):
         dtype: str = "float32",
         device: str = "cpu",
         quick: bool = False,
+        eager: bool = False,
+        compiled_whole: bool = False,
     ) -> OpenAnswer:
         """Start a session for a model, which replaces the previous session. ``training`` and
-        ``inference`` are the model's encoded programs, and ``rule`` is its optimizer.
+        ``inference`` are the model's encoded programs, and ``rule`` is its optimizer. With
+        ``eager``, the framework runs one operation after the other, and compiles no functions. With
+        ``compiled_whole``, its compiler compiles whole passes, which then all have the same shapes.
 
         Return a dictionary. ``paths`` maps each layer to what runs it: the framework's own layer,
         e.g. ``torch.lstm``, or ``equations``. ``denormals`` is True if the backend promises to keep
@@ -80,6 +84,7 @@ class SessionService(StepService):
         self.backend.quick, self.backend.exact = quick, False
         self._setting = (dtype, device)
         self._session = open_session(self.backend, training, inference, rule, path, dtype, device)
+        self._session.eager, self._session.compiled_whole = eager, compiled_whole
         backend = self._session.backend
         return {
             "paths": self._session.paths(),
@@ -102,7 +107,10 @@ class SessionService(StepService):
         return {"paths": self.session.paths()}
 
     def load(self, parameters: Payload, statistics: Payload) -> None:
-        """Set all parameters and statistics, and reset the optimizer."""
+        """Set all parameters and statistics, and reset the optimizer. In checks, freed memory is
+        first filled, because a kernel may read memory that it has not written."""
+        if self.backend.quick:
+            fill_freed_memory()
         self.session.load(parameters, statistics)
 
     def read(self) -> ModelValues:
@@ -133,6 +141,21 @@ class SessionService(StepService):
         """
         results, gradients = self.session.gradients(phase, inputs, state, targets, cotangents)
         return {"results": results, "gradients": gradients}
+
+    def forward_derivative(
+        self,
+        phase: Any,
+        inputs: Payload,
+        state: Payload,
+        cotangents: Payload,
+        directions: Payload,
+    ) -> Tensors:
+        """Return a dictionary with the array ``derivative``, of shape ``[]``: the derivative of the
+        sum of results times ``cotangents`` along ``directions`` (an array for each variable, e.g.
+        ``input.x``), computed in forward mode. The dictionary is empty if the framework has no
+        forward mode."""
+        derivative = self.session.forward_derivative(phase, inputs, state, cotangents, directions)
+        return {} if derivative is None else {"derivative": derivative}
 
     def train(
         self, batches: Sequence[Payload], state: Payload
@@ -250,6 +273,15 @@ class SessionService(StepService):
             "output", first_copy, again, "when the caller changed the loaded arrays"
         )
         return faults
+
+
+def fill_freed_memory() -> None:
+    """Fill memory with large numbers and NaN, and free it. In float32 and float64, 0x7f bytes are a
+    large number, and 0xff bytes are NaN."""
+    blocks = [
+        np.full(4 << n, byte, np.uint8) for n in range(2, 17) for byte in (0x7F, 0xFF, 0x7F, 0xFF)
+    ]
+    del blocks
 
 
 def _with_gaps(arrays: Arrays) -> ArrayDict:

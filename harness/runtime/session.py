@@ -307,6 +307,21 @@ class Session(Functions):
         others = {n: a for n, a in arrays.items() if n not in self.variables}
         return self.to_numpy(results), self.layout.unpack(arrays) | others
 
+    def forward_derivative(
+        self, phase: Phase, inputs: Arrays, state: Arrays, cotangents: Arrays, directions: Arrays
+    ) -> Array | None:
+        """Return the derivative, of shape ``[]``, of the sum of results times ``cotangents`` along
+        ``directions`` (an array for each variable, e.g. ``input.x``), computed in forward mode.
+        Return None if the framework has no forward mode."""
+        function = self.forward_derivative_function(phase)
+        if function is None:
+            return None
+        variables, constants = self.arguments(phase, inputs, state, {})
+        for kind, arrays in (("cotangent", cotangents), ("direction", directions)):
+            constants |= {f"{kind}.{n}": self.float_tensor(a) for n, a in arrays.items()}
+        results = promises.check_mapping(function(variables, constants), COMPILED)
+        return self.to_numpy(results)["derivative"]
+
     def trace(
         self,
         phase: Phase,

@@ -155,9 +155,7 @@ def _forward_step(session: Session, batch: Tensors, state: Tensors) -> TrainingS
 
 
 def _compile_native(session: Session, function: F) -> F:
-    if session.path != "native-compiled":
-        return function
-    return promises.check_function(session.backend.compile_native(function), "compile_native()")
+    return session.compiled_native(function) if session.path == "native-compiled" else function
 
 
 def _plan_runner(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:

@@ -174,7 +174,8 @@ IN_GRADIENT = "gradient."
 # Exit codes of processes that a signal has ended, with the name of the signal.
 CRASHES: Mapping[int | None, str] = {
     -number: number.name
-    for number in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)
+    for number in signal.Signals
+    if number.name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGSEGV")
 }
 
 
@@ -275,7 +276,7 @@ class Upstream:
                 **caller.call("script", exported=payload, path=str(place), gradients=gradients)
             )
             renamed = _rename_results(expected, gradients, script.gradients, cell.dtype)
-            environment = plugins.environment(backend_of(cell.backend))
+            environment = self._variables(cell.backend)
             limits = {n: limit for n, (_, limit) in renamed.items()}
             text = compose_script(
                 issue_title(result, reproducer.run.check), name, script, limits, environment

@@ -284,9 +284,14 @@ class Remote:
         path: str,
         dtype: str,
         device: str,
+        eager: bool = False,
+        compiled_whole: bool = False,
     ) -> dict[str, str]:
-        """Open a session with a model's programs, compiled quickly rather than for speed. Return a
-        dictionary from each layer to what runs it (e.g. ``torch.lstm`` or ``equations``)."""
+        """Open a session with a model's programs, compiled quickly rather than for speed, or not at
+        all with ``eager``, or as whole passes with ``compiled_whole``. Return a dictionary from
+        each layer to what runs it (e.g. ``torch.lstm`` or ``equations``)."""
+        # An older version does not know these arguments.
+        ways = {"eager": eager, "compiled_whole": compiled_whole}
         value = self.call(
             "open",
             training=encoded(training),
@@ -296,6 +301,7 @@ class Remote:
             dtype=dtype,
             device=device,
             quick=True,
+            **{name: True for name, wanted in ways.items() if wanted},
         )
         self.denormals = bool(value.get("denormals"))
         self.repeats = bool(value.get("repeats", True))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from installed_plugins import install_plugin
 from wording import Wording
 
 from harness.cli import cli
@@ -51,6 +51,13 @@ def harness_backend(name):
     elif name == "blame-table":
         backend.claim = claims("fine", 1.0)
         table["add"] = lambda a, b: np.add(a, b) + np.asarray(1e-3, np.result_type(a, b))
+    elif name == "blame-compiler":
+        def compiled(function):
+            def wrong(*given):
+                made = function(*given)
+                return {n: 1.01 * t for n, t in made.items()} if isinstance(made, dict) else made
+            return wrong
+        backend.compile = compiled
     elif name == "blame-gradient":
         def value_and_gradient(function):
             made = right(function)
@@ -77,7 +84,7 @@ def harness_backend(name):
         backend.primitives = table
     return backend
 '''
-NAMES = ("layer-1", "layer-2", "other", "table", "gradient", "optimizer", "crash")
+NAMES = ("layer-1", "layer-2", "other", "table", "gradient", "optimizer", "crash", "compiler")
 
 
 @pytest.fixture
@@ -85,15 +92,8 @@ def checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[str, dict[str, Any]]]:
     """Check backends of the plugin; the output, and the ends of all cells by backend."""
-    about = tmp_path / "plugin" / "blame-1.0.dist-info"
-    about.mkdir(parents=True)
-    (tmp_path / "plugin" / "harness_blame.py").write_text(PLUGIN)
-    (about / "METADATA").write_text("Name: blame\nVersion: 1.0\n")
-    entries = "".join(f"blame-{name} = harness_blame\n" for name in NAMES)
-    (about / "entry_points.txt").write_text(f"[harness.backends]\n{entries}")
-    monkeypatch.syspath_prepend(tmp_path / "plugin")
-    paths = [str(tmp_path / "plugin"), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    names = [f"blame-{name}" for name in NAMES]
+    install_plugin(monkeypatch, tmp_path / "plugin", "harness_blame", PLUGIN, *names)
 
     def check(*backends: str, check: str = "inference", path: str = "native") -> Any:
         records = tmp_path / "run.jsonl"
@@ -124,6 +124,12 @@ def test_a_layer_that_the_equations_do_without_is_at_fault(checked: Any, wording
 def test_what_is_wrong_on_every_path_is_the_plugins(checked: Any) -> None:
     _, ends = checked("table")
     assert ends["blame-table"]["who"] == "plugin"
+
+
+def test_what_is_right_without_compilation_is_the_compilers(checked: Any, wording: Wording) -> None:
+    _, ends = checked("compiler")
+    assert ends["blame-compiler"]["who"] == "compiler"
+    wording(ends["blame-compiler"]["words"])
 
 
 def test_a_gradient_that_the_derived_one_does_without_is_at_fault(checked: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,17 @@ def folder_of(path: Path, count: int) -> tuple[str, ...]:
     return names
 
 
+@pytest.fixture
+def default_collector() -> Iterator[None]:
+    """Python's own thresholds of garbage collection, as in the command. Tests have larger ones, so
+    that more garbage scatters the memory that stays."""
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("default_collector")
 @pytest.mark.parametrize(
     ("count", "checks"),
     [(150, ("values",)), *sampled([(200, ("*",))], ())],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from installed_plugins import install_plugin
 
 from harness.checking.reproducer import save
 from harness.checking.request import Request, make_case
@@ -71,17 +71,7 @@ GROUPS_RUN += ("extremes", "kinks", "embedding-rows")
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Result]:
     """Check the backend ``planted`` with a fault, reproducers into a folder ``re producers``."""
-    plugin = tmp_path / "plugin"
-    about = plugin / "planted-1.0.dist-info"
-    about.mkdir(parents=True)
-    (plugin / "harness_planted.py").write_text(PLUGIN, encoding="utf-8")
-    (about / "METADATA").write_text("Name: planted\nVersion: 1.0\n", encoding="utf-8")
-    (about / "entry_points.txt").write_text(
-        "[harness.backends]\nplanted = harness_planted\n", encoding="utf-8"
-    )
-    monkeypatch.syspath_prepend(plugin)
-    paths = [str(plugin), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    install_plugin(monkeypatch, tmp_path / "plugin", "harness_planted", PLUGIN, "planted")
 
     def check(fault: str) -> Result:
         monkeypatch.setenv("PLANTED", fault)

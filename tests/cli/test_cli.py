@@ -84,7 +84,7 @@ def test_exit_code_tells_what_happened(fault: str, code: int, shown: str) -> Non
         (["--memory", "-5"], "a memory limit must be a positive size"),
         (["--records", "no/such/folder/r.jsonl"], "cannot write records to no/such/folder"),
         (["--specs", "no/such/folder"], "no/such/folder"),
-        (["--threads", "2"], "check has no option --threads; bench and train have it"),
+        (["--threads", "2"], "check has no option --threads; bench, fuzz and train have it"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -232,7 +232,16 @@ def test_every_kind_of_value_has_something_to_offer(
             "encoding",
             "like",
         ),
-        *("batches", "times", "phase_", "inputs", "traced_inputs", "large_inputs", "name"),
+        *(
+            "batches",
+            "times",
+            "phase_",
+            "inputs",
+            "traced_inputs",
+            "large_inputs",
+            "name",
+            "threads",
+        ),
     }
     monkeypatch.chdir(folder)
     for name, command in cli.commands.items():

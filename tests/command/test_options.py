@@ -41,6 +41,7 @@ DIFFERING = {
     "output": "a file, or the folder of a reproducer",
     "path": "one, or several for check",
     "size": "one number, or several for bench",
+    "threads": "one number, or several for fuzz",
     "python": "of several backends, or the one to make an environment on",
 }
 

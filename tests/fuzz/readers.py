@@ -49,6 +49,7 @@ from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import DIGEST, OPENING, ZEROS
 from harness.errors import HarnessError
+from harness.fuzz.record import CaseLine, Fault, FuzzRun, read_lines
 from harness.given.files import gather
 from harness.program.serial import decode, encode
 from harness.text.corpus import corpus
@@ -154,9 +155,9 @@ def compare(data: bytes, folder: Path) -> None:
     run("compare", str(folder / "new.json"), str(folder / "old.json"), "--print-markdown")
 
 
-def hostile_lines() -> st.SearchStrategy[bytes]:
+def hostile_lines(records: bytes) -> st.SearchStrategy[bytes]:
     """Records with values of one line changed."""
-    lines = [json.loads(line) for line in records_file().splitlines()]
+    lines = [json.loads(line) for line in records.splitlines()]
 
     def joined(number: int, line: Any) -> bytes:
         given = [*lines[:number], line, *lines[number + 1 :]]
@@ -174,6 +175,24 @@ def read_run(data: bytes, folder: Path) -> None:
     (folder / "run.jsonl").write_bytes(data)
     request = Request(backends=("numpy",), checks=("values",))
     assert records_of(folder / "run.jsonl", request).ended is not None
+
+
+FUZZ_RUN = FuzzRun(seed=0, dtypes=("float32",), path="native", device="cpu")
+_SHARED = {"number": 3, "backend": "numpy", "functions": ("exp",), "dtype": "float32"}
+_FAULT = {"version": "2", "values": "ordinary", "check": "inference", "mode": "eager"}
+FUZZ_RECORDS = b"".join(
+    json.dumps(line.plain()).encode() + b"\n"
+    for line in (
+        FUZZ_RUN,
+        CaseLine(**_SHARED, outcome="differ", values="ordinary", faults=("x",)),
+        Fault(**_SHARED, **_FAULT, lengths="any", detail="", model="", batch=1, time=1),
+    )
+)
+
+
+def read_fuzz_records(data: bytes, folder: Path) -> None:
+    (folder / "fuzz.jsonl").write_bytes(data)
+    read_lines(folder / "fuzz.jsonl", FUZZ_RUN)
 
 
 def replayed(name: str) -> Callable[[bytes, Path], None]:
@@ -254,7 +273,9 @@ READERS = (
     Reader("metadata", lambda: hostile_metadata(weights_file()), read_weights, 2),
     Reader("checkpoints", lambda: hostile_metadata(checkpoint_file()), read_checkpoint, 2),
     Reader("records", of_bytes(records_file), read_run),
-    Reader("record-lines", hostile_lines, read_run, 2),
+    Reader("record-lines", lambda: hostile_lines(records_file()), read_run, 2),
+    Reader("fuzz-records", of_bytes(lambda: FUZZ_RECORDS), read_fuzz_records),
+    Reader("fuzz-record-lines", lambda: hostile_lines(FUZZ_RECORDS), read_fuzz_records, 2),
     Reader("results", of_bytes(results_file), compare),
     Reader("result-values", of_json(lambda: json.loads(results_file())), compare, 2),
     Reader(

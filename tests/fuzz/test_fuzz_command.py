@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,10 +19,14 @@ from wording import Wording
 from harness.command.declared import make_options
 from harness.command.outcome import CommandResult
 from harness.errors import UsageError
-from harness.fuzz.cases import draw_case
+from harness.fuzz.cases import Draft, draw_case
+from harness.fuzz.compare import SmoothPass, passes
 from harness.fuzz.console import run_fuzz
+from harness.fuzz.models import RandomModel
 from harness.fuzz.options import FuzzOptions
+from harness.fuzz.shrink import functions_of
 from harness.results.file import RecordError
+from harness.runtime.answers import Arguments
 
 COMMAND = (sys.executable, "-c", "from harness.cli import main; main()", "fuzz")
 
@@ -106,3 +111,54 @@ def test_an_interrupt_keeps_the_records_whole(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     assert len(lines_of(records)) >= 4
+
+
+def test_cases_also_run_with_threads_and_instruction_sets() -> None:
+    data = fuzz(cases=2, threads=(1,), instruction_sets=True).json()
+    columns = ("numpy", "numpy@threads-1", "numpy@sse4", "numpy@avx2")
+    assert set(data["backends"]) == set(columns)
+    assert all(sum(tally.values()) == 2 for tally in data["backends"].values())
+
+
+def test_models_have_optimizers() -> None:
+    drafts = [draw_case(0, number, ("float32", "float64"))[0] for number in range(7, 400, 8)]
+    names = {functions_of(draft)[-1]: draft.dtype for draft in drafts}
+    assert {"adam", "sgd_momentum"} <= {*names}
+    assert {name for name, dtype in names.items() if dtype == "float32"} <= {
+        *("sgd", "sgd_momentum", "sgd_momentum_scaled")
+    }
+
+
+def test_models_with_parameters_are_trained() -> None:
+    trained = set()
+    for number in (7, 15, 23, 31):
+        draft, case = draw_case(0, number, ("float64",))
+        checks = {run.check for run in passes(draft, case)}
+        assert ("training" in checks) == bool(case.training.parameters)
+        trained.add("training" in checks)
+    assert trained == {True, False}
+
+
+def test_gradients_at_special_values_are_compared_away_from_kinks() -> None:
+    """The gradient of tanh is 0 at infinity, and relu has a kink at 0."""
+    model = RandomModel(random.Random(0).randint, {"width": 4})
+    model.equations = ["v0 = tanh(x)", "v1 = relu(y)", "v2 = log(z)"]
+    model.inputs = dict.fromkeys("xyz", "{shape: [width]}")
+    draft = Draft(0, "calls", model, "", 1, 1, "special", "float64", 0)
+    inputs = {
+        "x": np.array([np.inf, 1.0, -0.5, 0.0]),
+        "y": np.array([0.0, -np.inf, 2.0, -2.0]),
+        "z": np.array([-1.0, 1.0, 2.0, 3.0]),
+    }
+    case = draft.case(Arguments({}, {}, inputs, {}, {}))
+    (run,) = (run for run in passes(draft, case) if isinstance(run, SmoothPass))
+    with np.errstate(all="ignore"):
+        expected = run.expected(case)
+        wrong = {name: array + 1 for name, array in expected.values.items()}
+        compared = run.comparable(case, expected, wrong)
+    differs = {n[-1]: (compared[n] == wrong[n]).tolist() for n in wrong}
+    assert differs == {
+        "x": [True, True, True, True],
+        "y": [False, True, True, True],
+        "z": [False, False, False, False],  # the logarithm of -1 is NaN
+    }

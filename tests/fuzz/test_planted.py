@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import plugin_planted
 import pytest
+from wording import Wording
 
 from harness.checking.known_differences import Differences
+from harness.errors import CouldNotRun
 from harness.fuzz.cases import draw_case
-from harness.fuzz.compare import CaseRunner
+from harness.fuzz.compare import FORWARD_MODE, CaseRunner
 from harness.fuzz.record import Fault
 from harness.fuzz.run import FuzzSearch
 from harness.worker.launch import Launch
@@ -20,7 +24,6 @@ DTYPES = ("float32", "float64")
 # The backend -> some of its faults, and a function or layer of the smallest case with each of them.
 FUNCTIONS = {
     "planted": {
-        "argsort-unstable": "argsort",
         "one-hot-4": "one_hot",
         "segment-sum-nan": "segment_sum",
         "windows-dilated-stride": "windows",
@@ -28,26 +31,35 @@ FUNCTIONS = {
         "zero-times-inf": "*",
         "erf-remainder": "erf",
     },
-    "planted-torch": {"avg-pool-count": "avg_pool", "conv-dilated-stride": "conv2d"},
+    "planted-torch": {
+        "avg-pool-count": "avg_pool",
+        "conv-dilated-stride": "conv2d",
+    },
 }
 # The number of cases in which these faults, and all faults, are found.
-FEW_CASES = 150
+FEW_CASES = 52
 MOST_CASES = 1600
+
+
+def start(backend: str) -> Worker:
+    earlier = list(filter(None, [os.environ.get("PYTHONPATH", "")]))
+    path = os.pathsep.join([str(plugin_planted.FOLDER), *earlier])
+    return Worker(Launch(backend, environment={"PYTHONPATH": path}))
 
 
 @pytest.fixture(scope="module", params=["planted", "planted-torch"])
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
-    variables = {"PYTHONPATH": os.pathsep.join([str(plugin_planted.FOLDER), *_path()])}
-    with Worker(Launch(request.param, environment=variables)) as worker:
+    with start(request.param) as worker:
         yield worker
 
 
-def _path() -> list[str]:
-    return list(filter(None, [os.environ.get("PYTHONPATH", "")]))
+def runner_of(worker: Worker, fault: str) -> CaseRunner:
+    path = "native-compiled" if fault.startswith("compiled") else "native"
+    return CaseRunner(worker, fault, path, 60)
 
 
 def search_for(worker: Worker, fault: str) -> FuzzSearch:
-    search = FuzzSearch(CaseRunner(worker, fault, "native", 60), Differences())
+    search = FuzzSearch(runner_of(worker, fault), Differences())
     search.start()
     return search
 
@@ -80,17 +92,49 @@ def test_faults_are_found_and_made_small(worker: Worker) -> None:
     assert not missing
 
 
+def test_a_fault_of_forward_mode_is_a_number_and_has_no_reproducer(tmp_path: Path) -> None:
+    with start("planted-torch") as worker:
+        runner = CaseRunner(worker, "tangent-of-log", "native", 60)
+        search = FuzzSearch(runner, Differences(), tmp_path)
+        search.start()
+        assert search.run(*draw_case(0, 92, DTYPES)).outcome == "differ"
+    (fault,) = search.faults.values()
+    assert (fault.mode, fault.folder) == (FORWARD_MODE, "")
+    assert fault.detail.startswith("derivative is off")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fault_of_a_compiler_is_found_only_on_a_compiled_path(tmp_path: Path) -> None:
+    with start("planted-torch") as worker:
+        for path, outcome in (("native", "agree"), ("native-compiled", "differ")):
+            runner = CaseRunner(worker, "compiled-output", path, 60)
+            search = FuzzSearch(runner, Differences(), tmp_path)
+            assert search.run(*draw_case(0, 1, DTYPES)).outcome == outcome
+    assert not any(fault.folder for fault in search.faults.values())
+
+
+def test_a_backend_that_does_not_start_again_is_no_fault(wording: Wording) -> None:
+    with start("planted") as worker:
+        search = search_for(worker, "right")
+        assert search.run(*draw_case(0, 0, DTYPES)).outcome == "agree"
+        worker.close()
+        worker.launch = replace(worker.launch, python="no-such-python")
+        with wording.raises(CouldNotRun, "planted ... 'no-such-python'"):
+            search.run(*draw_case(0, 1, DTYPES))
+        assert not search.faults
+
+
 def test_every_fault_is_found(worker: Worker) -> None:
     """Stop at the first failing pass of each fault, because making it small is not needed here."""
     search_for(worker, "right")
     missing, alarms = set(faults_of(worker)), []
     for number in range(MOST_CASES):
         draft, case = draw_case(0, number, DTYPES)
-        if list(CaseRunner(worker, "right", "native", 60).failures(draft, case)):
+        if list(runner_of(worker, "right").failures(draft, case)):
             alarms.append(number)
             continue
         for fault in sorted(missing):
-            if next(CaseRunner(worker, fault, "native", 60).failures(draft, case), None):
+            if next(runner_of(worker, fault).failures(draft, case), None):
                 missing.remove(fault)
         if not missing:
             break

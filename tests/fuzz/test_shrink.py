@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,16 @@ def test_attributes_become_simpler() -> None:
         "bias": "false",
         "activation": "linear",
     }
+
+
+def test_an_optimizer_becomes_simpler() -> None:
+    options = "schedule: 'minimum(1, t / 3)', total: {square: g * g}, average: 0.9"
+    draft = replace(
+        draft_of("v0 = tanh(x)"), optimizer=f"{{optimizer: adam, beta_1: 0.5, {options}}}"
+    )
+    assert "loss: mean(v0 * v0)" in draft.text
+    smallest = shrink(draft, lambda c: c if "beta_1" in c.text else None, 10)
+    assert smallest.optimizer == "{optimizer: adam, beta_1: 0.5}"
 
 
 def test_the_search_ends_in_time() -> None:

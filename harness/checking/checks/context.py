@@ -49,6 +49,7 @@ class Context:
     - ``repeat`` is the number of repetitions in the check ``soak``.
     - ``brief`` is true in a float64 cell if the same command also makes all checks in float32. Some
       checks then run fewer steps.
+    - ``eager`` is true if the framework runs one operation after the other, without compilation.
     - ``stage`` is called with a text at the start of each part of a long check.
     """
 
@@ -64,6 +65,7 @@ class Context:
     huge: Case | None = None
     repeat: int = 0
     brief: bool = False
+    eager: bool = False
     stage: Callable[[str], None] = lambda _: None
 
     @property
@@ -82,7 +84,7 @@ class Context:
         the code that runs it, e.g. ``{"out": "torch.nn.functional.linear"}``. ``rule`` is the
         update rule of the optimizer, if the session trains."""
         case, setting = self.case, (self.path, self.dtype, self.device)
-        return self.remote.open(case.training, case.inference, rule, *setting)
+        return self.remote.open(case.training, case.inference, rule, *setting, self.eager)
 
     def open_case(self, case: Case, rule: UpdateRule | None = None) -> Context:
         """Open a session of a different test case, and load the parameters of ``case``. Return a

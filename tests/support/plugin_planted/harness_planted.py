@@ -1,20 +1,31 @@
 """Backends with one planted fault each, as devices: a kernel that is wrong at some lengths, values
 or attributes.
 
-``planted`` is numpy with a wrong primitive. ``planted-torch`` is torch with a wrong layer.
+``planted`` is numpy with a wrong primitive. ``planted-torch`` is torch with a wrong layer,
+optimizer, derivative in forward mode, or compiler.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from harness.backends.numpy.backend import Numpy
 from harness.backends.numpy.primitives import PRIMITIVES
-from harness.extend import Backend, ClaimableCall, Native, hookimpl
+from harness.extend import (
+    Backend,
+    ClaimableCall,
+    F,
+    Native,
+    NativeOptimizer,
+    Table,
+    Tensors,
+    UpdateRule,
+    hookimpl,
+)
 from harness.oracle.oracle import TABLE
 
 # numpy's primitives without the fault of numpy itself.
@@ -25,6 +36,15 @@ KERNELS: dict[str, tuple[str, Callable[..., Any]]] = {}
 # The fault -> the layer, and the function that changes the first result if the call has certain
 # attributes.
 LAYERS: dict[str, tuple[str, Callable[[ClaimableCall], bool], Callable[..., Any]]] = {}
+# The fault -> the optimizer, and the value that one of its attributes always has.
+OPTIMIZERS: dict[str, tuple[str, dict[str, float]]] = {
+    "momentum-always-0.9": ("sgd_momentum", {"momentum": 0.9}),
+    "adamw-always-decays": ("adamw", {"weight_decay": 0.01}),
+}
+# The fault of a derivative in forward mode.
+TANGENT = "tangent-of-log"
+# The fault of a compiler: the first output of a compiled function is 1% too large.
+COMPILED = "compiled-output"
 
 
 def plant(name: str, op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -249,22 +269,47 @@ class Planted(Numpy):
 
 
 def planted_torch() -> Backend:
-    """Return torch with a wrong layer."""
+    """Return torch with a wrong layer, optimizer, derivative in forward mode, or compiler."""
+    import torch
+
     from harness.backends.torch.backend import Torch
+
+    class Log(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            ctx.save_for_forward(x)
+            return torch.log(x)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            return gradients[0] / ctx.saved_tensors[0]
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            return tangents[0] * ctx.saved_tensors[0]
 
     class PlantedTorch(Torch):
         fault = "right"
+        compiles = ("native-compiled",)
 
         def devices(self) -> tuple[str, ...]:
-            return ("right", *LAYERS)
+            return ("right", *LAYERS, *OPTIMIZERS, TANGENT, COMPILED)
 
         def use(self, device: str, dtype: str) -> None:
             super().use("cpu", dtype)
             self.fault = device
 
+        @property
+        def primitives(self) -> Table:
+            wrong = {"log": Log.apply} if self.fault == TANGENT else {}
+            return {**super().primitives, **wrong}
+
         def claim(self, layer: ClaimableCall) -> Native | None:
             native = super().claim(layer)
             definition, matches, wrong = LAYERS.get(self.fault, ("", None, None))
+            if "attention" in layer.definition:
+                return None  # torch itself is wrong for NaN
             if native is None or layer.definition != definition or not matches(layer.attributes):
                 return native
             run = native.run
@@ -274,6 +319,25 @@ def planted_torch() -> Backend:
                 return [wrong(first), *rest]
 
             return replace(native, run=changed, chain=None)
+
+        def compile_native(self, function: F) -> F:
+            if self.fault != COMPILED:
+                return function
+
+            def changed(variables: Tensors, constants: Tensors) -> Any:
+                found = function(variables, constants)
+                results, *gradients = (found,) if isinstance(found, dict) else found
+                name = next(n for n in results if n.startswith("output."))
+                results = {**results, name: results[name] * 1.01}
+                return (results, *gradients) if gradients else results
+
+            return cast(F, changed)
+
+        def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
+            name, wrong = OPTIMIZERS.get(self.fault, ("", {}))
+            if rule.name == name:
+                rule = replace(rule, attributes={**rule.attributes, **wrong})
+            return super().claim_optimizer(rule)
 
     return PlantedTorch()
 
