@@ -152,9 +152,13 @@ def test_a_room_of_the_name_of_a_function_does_not_take_its_place() -> None:
 
 def test_own_backends_have_the_entry_points_of_anybody() -> None:
     own = {n: o for n, o in available().items() if o.distribution == "backend-comparison-harness"}
-    assert set(own) == {"numpy", "torch", "jax", "flax", "keras", "keras-torch", "keras-jax"}
+    on_request = {name for name, origin in own.items() if origin.on_request}
+    assert on_request == {"onnxruntime", "array-api-strict", "pytensor"}
+    usual = {"numpy", "torch", "jax", "flax", "keras", "keras-torch", "keras-jax"}
+    assert set(own) == usual | on_request
+    families = {"flax": "jax", "keras-torch": "keras", "keras-jax": "keras"}
     for name, origin in own.items():
-        family = "jax" if name == "flax" else name.partition("-")[0]
+        family = families.get(name, name.replace("-", "_"))
         assert origin.module == f"harness.backends.{family}.backend"
         assert not origin.rivals
 
@@ -169,6 +173,7 @@ def _families(group: str) -> set[str]:
     ("group", "names"),
     [
         ("harness.backends", ("backend.py", "primitives.py", "defaults.py")),
+        ("harness.backends.on_request", ("backend.py", "primitives.py")),
         ("harness.formats", ("format.py", "primitives_export.py")),
     ],
 )

@@ -82,9 +82,12 @@ def test_every_part_declares_something() -> None:
         "flax",
         "keras",
         "onnx",
+        "onnxruntime",
         "report",
         "data",
         "ray",
+        "array-api-strict",
+        "pytensor",
         "build-system",
     } | {
         "test",
@@ -207,6 +210,11 @@ def test_a_command_that_fails_says_what_it_printed(tmp_path: Path, wording: Word
     wording(versions.run(tmp_path, "tool luck"), "3")
     a_program(tmp_path, "fine", 'test "$1" = "$(dirname "$2")" && test -f text.txt')
     assert versions.run(tmp_path, "fine {root} {root}/tests") == "passed"
+
+
+def test_names_of_packages_may_have_underscores_in_their_metadata() -> None:
+    found = versions.installed(Path(sys.prefix), "array-api-strict")[1]
+    assert found.keys() >= {"array-api-strict", "typing_extensions", "numpy"}
 
 
 def test_a_command_that_hangs_is_a_failure(

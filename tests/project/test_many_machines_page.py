@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from places import DOCS
 from wording import Wording
+from workflow_steps import run_step
 
 from harness.results.file import read_records
 
@@ -28,15 +28,7 @@ CELLS = 4
 def run(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """A script in bash, with tiny cells."""
     script = script.replace("--backend numpy,torch", "--backend numpy --check loss")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(
-        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
-        cwd=folder,
-        env={**os.environ, "PATH": path, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_step(script, folder, **variables)
 
 
 @pytest.mark.slow

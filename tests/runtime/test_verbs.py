@@ -19,7 +19,7 @@ from harness.oracle.case import Case
 from harness.program.ir import Program
 from harness.program.serial import encoded
 from harness.runtime.backend import Backend
-from harness.runtime.service import SessionService, fill_freed_memory, handler
+from harness.runtime.service import SessionService, handler
 from harness.runtime.session import Session
 
 
