@@ -6,16 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from harness.extend.models import GraphBuilder, Operand
+from harness.extend.models import MASK_THRESHOLD, GraphBuilder, Operand
 
 from . import patterns
 from .jaxprs import Value
 from .trace import JaxTranslation, NodePlan, permute, reshape, rule
 from .trace_dropout import undropped
 from .trace_layers import Contraction, contraction, dense_layer
-
-# A score below this number gives 0 in a softmax.
-LOWEST = -1e4
 
 
 @rule("dot_general", "transpose")
@@ -124,6 +121,6 @@ def _masked(scores: Value) -> tuple[Value, Value | None]:
     if scores.op == "select_n" and len(scores.inputs) == 3:
         mask, no, yes = scores.inputs
         lowest = no.uniform()
-        if lowest is not None and lowest <= LOWEST:
+        if lowest is not None and lowest <= MASK_THRESHOLD:
             return yes, mask.inputs[0] if mask.op == "broadcast" else mask
     return scores, None

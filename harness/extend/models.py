@@ -20,6 +20,8 @@ from harness.runtime.own_model.contract import (
 )
 from harness.runtime.own_model.exported import ExportedModel
 from harness.runtime.own_model.graph import (
+    EXCLUDED,
+    MASK_THRESHOLD,
     GraphBuilder,
     Operand,
     Rules,
@@ -32,6 +34,8 @@ from harness.runtime.own_model.places import current_place, place_of
 from harness.runtime.own_model.recorder import Recorder
 
 __all__ = [
+    "EXCLUDED",
+    "MASK_THRESHOLD",
     "ExportedModel",
     "GivenNoise",
     "GraphBuilder",

@@ -7,9 +7,7 @@ from dataclasses import replace
 
 from harness.porting.rewriting import Calls
 from harness.porting.sizes import TracedCall
-
-# A score below this number has no weight after a softmax.
-LOWEST = -1e4
+from harness.runtime.own_model.graph import MASK_THRESHOLD
 
 
 def drop_shifts(
@@ -92,7 +90,7 @@ def _without_mask(
     """Return the scores before a mask, and the mask in a list: true where a score counts."""
     if scores.op == "where":
         mask, inside, lowest = scores.inputs
-        low = isinstance(lowest, int | float) and lowest <= LOWEST
+        low = isinstance(lowest, int | float) and lowest <= MASK_THRESHOLD
         if low and isinstance(mask, str) and isinstance(inside, str):
             return done[inside], [mask]
     return scores, []

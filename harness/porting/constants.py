@@ -13,12 +13,10 @@ from harness.arrays import Array
 from harness.porting.rewriting import Calls
 from harness.porting.simplify import ELEMENTWISE
 from harness.porting.sizes import TracedCall
+from harness.runtime.own_model.graph import EXCLUDED
 
 # The number that leaves the other operand unchanged.
 NEUTRAL: Mapping[str, Any] = {"+": 0, "*": 1, "&": True, "|": False}
-# The score of an entry that a mask excludes, as in the shipped attention layers; a spec cannot have
-# minus infinity.
-EXCLUDED = -1.0e30
 
 
 def recognise_constants(

@@ -88,7 +88,7 @@ def write_number(value: Any) -> str:
         return str(int(value))
     if isinstance(value, float):
         text = repr(value)
-        return re.sub(r"^(-?\d+)e", r"\1.0e", text).replace("e-0", "e-")
+        return re.sub(r"^(-?\d+)e", r"\1.0e", text).replace("e-0", "e-").replace("e+", "e")
     return str(value)
 
 

@@ -8,8 +8,11 @@ from typing import Any
 
 from harness.convert.source.literals import unique
 from harness.errors import UsageError
+from harness.language.axes import axes_text
+from harness.porting.definitions import write_number
 from harness.porting.simplify import ELEMENTWISE
 from harness.porting.sizes import Dim, TracedCall, minus_one
+from harness.runtime.own_model.graph import EXCLUDED
 
 # The precedence of operators; functions and names bind most strongly.
 LEVELS = {
@@ -30,8 +33,6 @@ ATOM = 9
 LONG = 75
 # A shorter formula is written for each of its users.
 SHORT = 20
-# A score so low that softmax gives 0 for it, as in the shipped attention layers.
-LOWEST = "-1.0e30"
 
 # Writes a number, with a hint at its meaning, e.g. ``units``.
 Write = Callable[[Any, str], str]
@@ -276,8 +277,8 @@ def reshape_text(text: str, old: list[Dim], new: list[Dim], write: Write, place:
     groups = _match_axes(old, new)
     if groups is None:
         raise UsageError(
-            f"{place}: the reshape from {_list(old)} to {_list(new)} neither merges nor splits "
-            "neighbouring axes"
+            f"{place}: the reshape from {axes_text(old)} to {axes_text(new)} neither merges nor "
+            "splits neighbouring axes"
         )
     # From the last group to the first, so that earlier axes keep their positions.
     for start, before, after in reversed(groups):
@@ -366,10 +367,6 @@ def _size(lengths: Sequence[Dim]) -> tuple[int, int]:
     return len(names), number
 
 
-def _list(shape: Sequence[Dim]) -> str:
-    return f"[{', '.join(map(str, shape))}]"
-
-
 def _broadcast(e: Equations, call: TracedCall) -> Expression:
     """Repeat axes of length 1; a consumer that broadcasts by itself gets its input unchanged."""
     source, shape = e.get(call.inputs[0]), list(e.shape(call.inputs[0]))
@@ -407,9 +404,9 @@ def _attention(e: Equations, call: TracedCall) -> Expression:
 
 def _choose(e: Equations, call: TracedCall, scores: Expression) -> str:
     """Return the softmax of an attention's scores with its mask."""
-    a = call.attributes
+    a, lowest = call.attributes, write_number(EXCLUDED)
     if a["causal"]:
-        return f"softmax(where({_causal(e, call.shape[-2]).text}, {scores.text}, {LOWEST}))"
+        return f"softmax(where({_causal(e, call.shape[-2]).text}, {scores.text}, {lowest}))"
     if len(call.inputs) == 3:
         return f"softmax({scores.text})"
     mask, text = e.calls.get(call.inputs[3]), e.get(call.inputs[3])
@@ -418,7 +415,7 @@ def _choose(e: Equations, call: TracedCall, scores: Expression) -> str:
     zero = a.get("zero_if_empty", False) and mask.op != "formula"
     if zero and text.level < ATOM:
         text = e.assign(text)
-    chosen = f"softmax(where({text.text}, {scores.text}, {LOWEST}))"
+    chosen = f"softmax(where({text.text}, {scores.text}, {lowest}))"
     return f"where({text.text}, {chosen}, 0)" if zero else chosen
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from harness.language.axes import axes_text
 from harness.language.builtins import BUILTINS
 from harness.porting.cells import recognise_cell, rule_end
-from harness.porting.definitions import write_number
+from harness.porting.definitions import snake_case, write_number
 from harness.porting.equations import Equations
 from harness.porting.rewriting import Calls
 from harness.porting.sizes import TracedCall
@@ -87,14 +88,14 @@ def _definition(
         *(f"  {n}: {_input(s)}" for n, s in zip(names, sequences, strict=True)),
         "parameters:",
         *(
-            f"  {ours}: {{shape: {_list(shapes[theirs])}, init: {{normal: {{std: 0.02}}}}}}"
+            f"  {ours}: {{shape: {axes_text(shapes[theirs])}, init: {{normal: {{std: 0.02}}}}}}"
             for theirs, ours in local.items()
         ),
         "state:",
     ]
     for name, _, start in a["states"]:
         init = f", init: {write_number(start)}" if start else ""
-        lines.append(f"  {name}: {{shape: {_list(shapes[name])}{init}}}")
+        lines.append(f"  {name}: {{shape: {axes_text(shapes[name])}{init}}}")
     lines += ["scan:", f"  over: {{{over}}}"]
     lines += ["  reverse: true"] if a["reverse"] else []
     return [*lines, "  step: |", *(f"    {line}" for line in steps), f"  output: {output}"]
@@ -140,23 +141,14 @@ def _take_name(lines: list[str], name: str) -> list[str]:
     return [re.sub(rf"\b{name}{NEXT}\b", name, line) for line in lines]
 
 
-def snake_case(text: str) -> str:
-    """Return ``gru_cell`` for ``GRUCell``."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text).lower()
-
-
 def _number(value: Any) -> str:
     return value if isinstance(value, str) else write_number(value)
 
 
 def _input(sequence: TracedCall) -> str:
     """Return the declaration of a loop's input."""
-    shape = _list(sequence.shape)
+    shape = axes_text(sequence.shape)
     return f"{{shape: {shape}, boolean: true}}" if sequence.kind == "boolean" else shape
-
-
-def _list(shape: Sequence[Any]) -> str:
-    return f"[{', '.join(map(str, shape))}]"
 
 
 def name_definitions(

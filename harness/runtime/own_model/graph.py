@@ -72,6 +72,11 @@ class TracedGraph(TypedDict):
     names: dict[str, str]
 
 
+# The score of an entry that a mask excludes, as in the shipped attention layers; a spec cannot have
+# minus infinity.
+EXCLUDED = -1.0e30
+# A score that is not above this number has no weight after a softmax.
+MASK_THRESHOLD = -1.0e4
 # A window of one entry, and no padding.
 NO_WINDOWS: Mapping[str, Any] = {"size": [1], "stride": [1], "dilation": [1], "lowest": False}
 
