@@ -341,7 +341,7 @@ def _functions(x: Array) -> dict[str, Array]:
 FUNCTIONS = _functions(GRID)
 
 
-def known_function(value: Value, functions: Sequence[str]) -> tuple[str, Value] | None:
+def known_function(value: Value) -> tuple[str, Value] | None:
     """Return the name and the argument of a function of one value, recognised by its numbers."""
     if value.op not in ELEMENTWISE or value.kind != "float" or value.number is not None:
         return None
@@ -358,17 +358,17 @@ def known_function(value: Value, functions: Sequence[str]) -> tuple[str, Value] 
             (x,) = frontier.values()
             if x.shape == value.shape and x.kind == "float":
                 numbers = _on_grid(value, x)
-                if (name := _named(numbers, functions)) is not None:
+                if (name := _named(numbers)) is not None:
                     return name, x
     return None
 
 
-def _named(numbers: Array | None, functions: Sequence[str]) -> str | None:
+def _named(numbers: Array | None) -> str | None:
     """Return the first function with these numbers on the grid, or None."""
-    for name in functions if numbers is not None else ():
-        if np.allclose(numbers, FUNCTIONS[name], rtol=1e-6, atol=1e-7):  # type: ignore[arg-type]
-            return name
-    return None
+    if numbers is None:
+        return None
+    matches = (n for n, f in FUNCTIONS.items() if np.allclose(numbers, f, rtol=1e-6, atol=1e-7))
+    return next(matches, None)
 
 
 def _on_grid(value: Value, x: Value) -> Array | None:

@@ -40,8 +40,6 @@ BINARY = {
     "or": "|",
 }
 REDUCTIONS = {"reduce_sum": "sum", "reduce_max": "max"}
-# Functions that are recognised by their numbers.
-FUNCTIONS = tuple(patterns.FUNCTIONS)
 
 
 # Functions of numbers.
@@ -107,7 +105,7 @@ def _one_hot(equal: Value) -> NodePlan | None:
 def _function(t: JaxTranslation, v: Value) -> NodePlan | None:
     if v.op == "max" and v.function == "relu":
         return node("relu", *(i for i in v.inputs if i.uniform() is None))
-    found = patterns.known_function(v, FUNCTIONS)
+    found = patterns.known_function(v)
     return None if found is None else node(found[0], found[1])
 
 

@@ -57,9 +57,9 @@ def activate(t: Any, function: Any, x: Operand, about: About) -> Result:
     return None
 
 
-def input_shape(t: Any, node: Any, number: int = 0) -> tuple[int, ...]:
-    """Return the shape of an input of a layer."""
-    return tuple(int(n) for n in t.tensors_of(node.input_tensors[number]).shape)
+def input_shape(t: Any, node: Any) -> tuple[int, ...]:
+    """Return the shape of the first input of a layer."""
+    return tuple(int(n) for n in t.tensors_of(node.input_tensors[0]).shape)
 
 
 def masks_of(node: Any) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from harness.extend.models import GraphBuilder, Operand, Rules
+from harness.extend.models import EXCLUDED, GraphBuilder, Operand, Rules
 
 ELEMENTWISE = {
     **{name: name for name in ("exp", "log", "tanh", "sqrt", "erf", "sin", "cos", "floor")},
@@ -49,7 +49,6 @@ BINARY = {
     "maximum": "maximum",
     "minimum": "minimum",
 }
-LOWEST = -1.0e30
 # From here on, softplus differs from its input only by rounding.
 LINEAR = 20
 # These operators return the entries of their first argument.
@@ -151,14 +150,14 @@ def name_of(node: torch.fx.Node) -> str:
     return name.split(".")[1] if name.startswith("aten.") else name.rpartition(".")[0]
 
 
-def rank_of(node: torch.fx.Node, number: int = 0) -> int:
-    """Return the number of axes of an argument of a node."""
-    return len(node.args[number].meta["val"].shape)
+def rank_of(node: torch.fx.Node) -> int:
+    """Return the number of axes of the first argument of a node."""
+    return len(node.args[0].meta["val"].shape)
 
 
-def length_of(node: torch.fx.Node, axis: int, number: int = 0) -> int:
-    """Return the length of an axis of an argument of a node."""
-    return int(node.args[number].meta["val"].shape[axis])
+def length_of(node: torch.fx.Node, axis: int) -> int:
+    """Return the length of an axis of the first argument of a node."""
+    return int(node.args[0].meta["val"].shape[axis])
 
 
 @RULES.of("add", "sub", "rsub")
@@ -376,7 +375,7 @@ def _where(
 
 def _finite(value: Operand) -> Operand:
     """Return the lowest score of the shipped attention layers for minus infinity."""
-    return LOWEST if value == -math.inf else value
+    return EXCLUDED if value == -math.inf else value
 
 
 @RULES.of("masked_fill")

@@ -252,11 +252,11 @@ def _emit_windows(
 Builtin = Callable[[LanguageValues, Call, Scope], int]
 
 
-def _primitive(op: str, count: int) -> Builtin:
+def _elementwise(op: str) -> Builtin:
     def builtin(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-        check_arguments(expr, count)
-        values = [evaluator.tensor(a, scope) for a in expr.arguments]
-        return evaluator.emit(op, *values, place=expr.place)
+        check_arguments(expr, 1)
+        value = evaluator.tensor(expr.arguments[0], scope)
+        return evaluator.emit(op, value, place=expr.place)
 
     return builtin
 
@@ -449,15 +449,9 @@ def _repeat(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     return evaluator.emit("reshape", copies, place=expr.place, shape=merged)
 
 
+UNARY = ("exp", "log", "tanh", "sqrt", "erf", "sin", "cos", "floor", "stop_gradient")
 BUILTINS: Mapping[str, Builtin] = {
-    "exp": _primitive("exp", 1),
-    "log": _primitive("log", 1),
-    "tanh": _primitive("tanh", 1),
-    "sqrt": _primitive("sqrt", 1),
-    "erf": _primitive("erf", 1),
-    "sin": _primitive("sin", 1),
-    "cos": _primitive("cos", 1),
-    "floor": _primitive("floor", 1),
+    **{op: _elementwise(op) for op in UNARY},
     "astype": _astype,
     "arange": _arange,
     "split": _split,
@@ -466,11 +460,7 @@ BUILTINS: Mapping[str, Builtin] = {
     "overlap_add": overlap_add,
     "grouped_product": _grouped_product,
     "where": where,
-    "stop_gradient": _primitive("stop_gradient", 1),
-    "sum": _reduction("sum"),
-    "max": _reduction("max"),
-    "mean": _reduction("mean"),
-    "var": _reduction("var"),
+    **{op: _reduction(op) for op in ("sum", "max", "mean", "var")},
     "concat": _concat,
     **AXIS_FUNCTIONS,
     "one_hot": _one_hot,

@@ -81,9 +81,9 @@ def sigmoid(g: NodeLookup, inputs: Sequence[int]) -> Match | None:
     """Match the primitives of a sigmoid: ``0.5 + 0.5 * tanh(0.5 * x)``. Return ``sigmoid`` and x;
     None if there is no match."""
     for a, b in (inputs, inputs[::-1]):
-        half = _cofactor(g, b, 0.5) if g.number(a) == 0.5 else None
+        half = _double(g, b) if g.number(a) == 0.5 else None
         tanh = g.node(half, "tanh") if half is not None else None
-        x = _cofactor(g, tanh.inputs[0], 0.5) if tanh is not None else None
+        x = _double(g, tanh.inputs[0]) if tanh is not None else None
         if x is not None:
             return "sigmoid", x, {}
     return None
@@ -141,11 +141,11 @@ def _one_sided_limit(g: NodeLookup, inputs: Sequence[int]) -> tuple[int, float, 
     return None
 
 
-def _cofactor(g: NodeLookup, value: int, factor: float) -> int | None:
-    """Return x if ``value`` is the product ``factor * x``, otherwise None."""
+def _double(g: NodeLookup, value: int) -> int | None:
+    """Return x if ``value`` is the product ``0.5 * x``, otherwise None."""
     node = g.node(value, "multiply")
     for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
-        if g.number(a) == factor:
+        if g.number(a) == 0.5:
             return b
     return None
 

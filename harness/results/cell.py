@@ -146,9 +146,9 @@ def not_compared(results: Iterable[CellResult]) -> list[str]:
     return list(dict.fromkeys(", ".join(r.not_compared) for r in results if r.not_compared))
 
 
-def harness_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:
+def harness_fault(error: Exception, check: str = "harness") -> Finding:
     """Return the result of a check that failed because the harness itself raised an exception.
     ``check`` names the check in which the exception was raised."""
     error_text = f"error in the harness itself, not in the backend: {type(error).__name__}: {error}"
     trace = "".join(traceback.format_exception(error))
-    return Finding(check, faults=[error_text], verdict="error", seconds=seconds, traceback=trace)
+    return Finding(check, faults=[error_text], verdict="error", traceback=trace)
