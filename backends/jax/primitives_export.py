@@ -260,7 +260,7 @@ def _argument(names: Sequence[str], several: str) -> str:
     return names[0] if len(names) == 1 else several if names else "_"
 
 
-# The script that runs the exported functions; see :class:`harness.extend.Script`.
+# The script that runs the exported functions; see :class:`harness.extend.formats.Script`.
 SCRIPT = '''def run(inputs, state, cotangents):
     """Outputs, the new state, and the gradients along cotangents, all by name."""
     jax.config.update("jax_enable_x64", {wide})

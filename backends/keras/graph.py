@@ -58,7 +58,8 @@ def _states(values: Tensors) -> list[Any]:
     return [values[name] for name in STATES if name in values]
 
 
-def _as_list(result: Any) -> list[Any]:
+def as_list(result: Any) -> list[Any]:
+    """Return the results of a call of a layer as a list."""
     return list(result) if isinstance(result, list | tuple) else [result]
 
 
@@ -88,7 +89,7 @@ def eager(
         weights = [packed[names[id(v)]] for v in layer.trainable_variables]
         fixed = [values.get(v.name, v.value) for v in layer.non_trainable_variables]
         made, changed = layer.stateless_call(weights, fixed, *sources, **free)
-        return _cast_results([made, *changed] if normalises else _as_list(made), cast)
+        return _cast_results([made, *changed] if normalises else as_list(made), cast)
 
     return run
 
@@ -117,7 +118,7 @@ def symbolic(
             free = {} if all(map(is_zero, states)) else {"initial_state": states}
             free |= extra_arguments(given) if extra_arguments is not None else {}
             sources = map(join, _source(native.layer, given))
-            made = _cast_results(_as_list(native.layer(*sources, **free)), cast)
+            made = _cast_results(as_list(native.layer(*sources, **free)), cast)
             # New statistics are not tensors of the graph: Keras updates them as a side effect.
             values.update(zip(node.outputs, [*made, *[None] * len(node.outputs)], strict=False))
 
@@ -192,7 +193,7 @@ class KerasModels(WholeModel):
             training=phase == "training",
         )
         values.update(graph.constants)
-        values.update(zip(graph.outputs, _as_list(outputs), strict=True))
+        values.update(zip(graph.outputs, as_list(outputs), strict=True))
         after = zip(graph.fixed, fixed, strict=True)
         values.update({value: tensor for (_, _, value), tensor in after if value is not None})
         return graph.done

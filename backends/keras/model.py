@@ -21,7 +21,7 @@ from .attention import ATTENTION
 from .backend import Keras
 from .custom import Custom, class_text, custom
 from .engines import TensorFlowEngine
-from .graph import STATES, KerasLayer
+from .graph import STATES, KerasLayer, as_list
 from .layers import TWO_WAYS, is_operation_name, layer_name
 from .primitives import table
 from .primitives_export import LACKING, LOGIC, WORDS
@@ -225,7 +225,7 @@ class Assembly:
         # Keras starts from zeros if no initial state is given.
         given = [] if all(map(self._is_zero, states)) else list(map(self._tensor, states))
         source = self._tensor(roles["indices"] if "indices" in roles else roles["x"])
-        made = _as_list(self.layers[key](source, **({"initial_state": given} if given else {})))
+        made = as_list(self.layers[key](source, **({"initial_state": given} if given else {})))
         # Omit the new statistics, which come last: they are not outputs of the model.
         self.tensors.update(zip(node.outputs, made, strict=False))
 
@@ -275,7 +275,7 @@ class Assembly:
         tensors = [self.tensors[value] for value in made_of.arguments]
         number = [*forms].index(text) + 1
         made = layer(tensors, form=number) if len(forms) > 1 else layer(*tensors)
-        self.tensors.update(zip(made_of.results, _as_list(made), strict=True))
+        self.tensors.update(zip(made_of.results, as_list(made), strict=True))
 
     def _name(self, wanted: str) -> str:
         """Return the name ``wanted``, or a changed name if an input, a layer or an operation has it
@@ -299,10 +299,6 @@ def _idioms(ops: Any) -> Table:
         ),
         "select": lambda x, axis, index: x[(slice(None),) * axis + (index,)],
     }
-
-
-def _as_list(result: Any) -> list[Any]:
-    return list(result) if isinstance(result, list | tuple) else [result]
 
 
 def claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:

@@ -316,8 +316,8 @@ def _list(texts: Sequence[str]) -> str:
     return f"[{', '.join(texts)}]"
 
 
-# The script that runs a model (see :class:`harness.extend.Script`). It computes gradients on
-# TensorFlow only, because their code depends on the engine.
+# The script that runs a model (see :class:`harness.extend.formats.Script`). It computes gradients
+# on TensorFlow only, because their code depends on the engine.
 SCRIPT = '''def run(inputs, state, cotangents):
     """{about} by name."""
     model = keras.models.load_model(FOLDER / {weights}, compile=False)

@@ -283,7 +283,7 @@ class TorchDialect(Dialect):
             e.settle(whole, Code((f"torch.stack({steps}, 0)",)), "stack")
 
 
-# The script that runs a module; see :class:`harness.extend.Script`.
+# The script that runs a module; see :class:`harness.extend.formats.Script`.
 SCRIPT = '''def run(inputs, state, cotangents):
     """Outputs, the new state, and the gradients along cotangents, all by name."""
     model = {model}()

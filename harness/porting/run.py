@@ -33,7 +33,7 @@ from harness.given.check_request import check_request
 from harness.language.initial_values import listed_constants
 from harness.language.library import Library, content
 from harness.language.model import Spec, fingerprint, load_spec
-from harness.language.schema import Layer
+from harness.language.schema import Layer, LayerAttributes
 from harness.porting.definitions import snake_case
 from harness.porting.inputs import (
     FORM,
@@ -305,7 +305,7 @@ def trace_spec(process: PortProcess, inputs: Sequence[str], name: str | None = N
     label = traced["label"]
     about = {"summary": f"{label} of {against}.", "source": f"Ported from {against}."}
     entries = {d.name: d.entry() for d in declarations}
-    layers = {n: library_layer(library, n).attributes for n in library.names("layer")}
+    layers = layer_attributes(library)
     functions = library.names("function")
     spec = write_spec(simplify(graph), name, entries, about, functions, layers)
     remarks = list(traced["remarks"])
@@ -317,9 +317,10 @@ def trace_spec(process: PortProcess, inputs: Sequence[str], name: str | None = N
     return TracedSpec(name, spec, label, remarks, declarations, graph.sizes)
 
 
-def library_layer(library: Library, name: str) -> Layer:
-    """Return the content of a layer's definition."""
-    return content(library.find("layer", name), Layer)
+def layer_attributes(library: Library) -> dict[str, LayerAttributes]:
+    """Return the attributes of each layer's definition."""
+    names = library.names("layer")
+    return {n: content(library.find("layer", n), Layer).attributes for n in names}
 
 
 def _check_spec(

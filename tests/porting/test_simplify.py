@@ -10,7 +10,7 @@ import yaml
 
 from harness.language.library import Library
 from harness.porting.passes import simplify
-from harness.porting.run import library_layer
+from harness.porting.run import layer_attributes
 from harness.porting.sizes import combine
 from harness.porting.spec import write_spec
 from harness.runtime.own_model.graph import GraphBuilder
@@ -47,7 +47,7 @@ class Graph:
         """Return the spec of the graph with this result."""
         self.builder.graph["outputs"] = [["y", result]]
         graph = simplify(combine([self.builder.graph], {}))
-        layers = {n: library_layer(LIBRARY, n).attributes for n in LIBRARY.names("layer")}
+        layers = layer_attributes(LIBRARY)
         about = {"summary": "A model.", "source": "A test."}
         shape = ", ".join(map(str, self.builder.graph["nodes"][0]["shape"]))
         declared = {"x": f"{{shape: [{shape}]}}"}

@@ -11,13 +11,13 @@ import yaml
 from harness.language.library import Library
 from harness.porting.definitions import Template, share
 from harness.porting.passes import simplify
-from harness.porting.run import library_layer
+from harness.porting.run import layer_attributes
 from harness.porting.sizes import combine
 from harness.porting.spec import snake_case, write_spec
 from harness.runtime.own_model.graph import GraphBuilder
 
 LIBRARY = Library(())
-LAYERS = {n: library_layer(LIBRARY, n).attributes for n in ("conv2d", "dense", "layer_norm")}
+LAYERS = layer_attributes(LIBRARY)
 Modules = Sequence[tuple[str, str]]
 
 

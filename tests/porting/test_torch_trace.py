@@ -21,12 +21,12 @@ from harness.language.library import Library  # noqa: E402
 from harness.language.model import load_spec  # noqa: E402
 from harness.porting.inputs import InputDeclaration, free_sizes  # noqa: E402
 from harness.porting.passes import simplify  # noqa: E402
-from harness.porting.run import library_layer  # noqa: E402
+from harness.porting.run import layer_attributes  # noqa: E402
 from harness.porting.sizes import trace_at_sizes  # noqa: E402
 from harness.porting.spec import write_spec  # noqa: E402
 
 LIBRARY = Library(())
-LAYERS = {n: library_layer(LIBRARY, n).attributes for n in LIBRARY.names("layer")}
+LAYERS = layer_attributes(LIBRARY)
 FUNCTIONS = LIBRARY.names("function")
 functional = torch.nn.functional
 
