@@ -18,9 +18,9 @@ from harness.errors import Place
 from harness.language.axes import size_of
 from harness.language.document import Locator
 from harness.language.expressions import parse_expression
+from harness.porting.graph import Dim, TracedCall
 from harness.porting.rewriting import Calls
-from harness.porting.simplify import channels_last
-from harness.porting.sizes import Dim, TracedCall
+from harness.porting.shape_rules import channels_last
 from harness.porting.structure import MOVES, common_owner
 from harness.program.dims import Dim as Size
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from harness.porting.graph import TracedCall
 from harness.porting.rewriting import Calls
-from harness.porting.sizes import TracedCall
 from harness.runtime.own_model.graph import MASK_THRESHOLD
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.porting.sizes import TracedCall
+from harness.porting.graph import TracedCall
 
 # A part of a weight: its array, and the first and the last entry along the last axis.
 Part = tuple[str, int, int]

@@ -9,7 +9,7 @@ from harness.command.outcome import CommandResult
 from harness.errors import UsageError, several
 from harness.output.printing import console
 from harness.output.progress import Progress
-from harness.porting.operators import list_operators
+from harness.porting.list_operators import list_operators
 from harness.porting.options import PortOptions, PortRequest
 from harness.porting.proof import Ported, result_digits
 from harness.porting.run import port

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array
+from harness.porting.graph import TracedCall
 from harness.porting.rewriting import Calls
-from harness.porting.simplify import ELEMENTWISE
-from harness.porting.sizes import TracedCall
+from harness.porting.shape_rules import ELEMENTWISE
 from harness.runtime.own_model.graph import EXCLUDED
 
 # The number that leaves the other operand unchanged.

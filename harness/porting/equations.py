@@ -9,9 +9,9 @@ from typing import Any
 from harness.convert.source.literals import unique
 from harness.errors import UsageError
 from harness.language.axes import axes_text
-from harness.porting.definitions import write_number
-from harness.porting.simplify import ELEMENTWISE
-from harness.porting.sizes import Dim, TracedCall, minus_one
+from harness.porting.graph import Dim, TracedCall, minus_one
+from harness.porting.shape_rules import ELEMENTWISE
+from harness.porting.templates import write_number
 from harness.runtime.own_model.graph import EXCLUDED
 
 # The precedence of operators; functions and names bind most strongly.

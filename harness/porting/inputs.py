@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.errors import UsageError
-from harness.porting.sizes import ModelGraph
+from harness.porting.graph import ModelGraph
 
 FORM = (
     "--input takes NAME=LENGTHS, such as x=batch,3,32,32, or ids=batch,time:86 (integers below 86)"

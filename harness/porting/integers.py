@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from harness.porting.graph import TracedCall
 from harness.porting.rewriting import Calls
-from harness.porting.simplify import BINARY, ELEMENTWISE, REDUCTIONS
-from harness.porting.sizes import TracedCall
+from harness.porting.shape_rules import BINARY, ELEMENTWISE, REDUCTIONS
 from harness.porting.structure import MOVES
 
 # Operators whose result is a float if an operand is a float.

@@ -10,11 +10,11 @@ from typing import Any
 from harness.language.axes import axes_text
 from harness.language.builtins import BUILTINS
 from harness.porting.cells import recognise_cell, rule_end
-from harness.porting.definitions import snake_case, write_number
 from harness.porting.equations import Equations
+from harness.porting.graph import TracedCall
 from harness.porting.rewriting import Calls
-from harness.porting.sizes import TracedCall
 from harness.porting.structure import common_owner
+from harness.porting.templates import snake_case, write_number
 
 # The name of a new state, until its name is known to be free.
 NEXT = "_next"

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from harness.porting.graph import TracedCall
 from harness.porting.rewriting import Calls
-from harness.porting.sizes import TracedCall
 from harness.runtime.own_model.graph import short_pads
 
 # The axes of the image of each layer that pads, apart from batch and channels.

@@ -11,6 +11,7 @@ from harness.porting.attention_equations import (
     recognise_attention,
 )
 from harness.porting.constants import drop_negations, join_masks, recognise_constants
+from harness.porting.graph import ModelGraph
 from harness.porting.integers import write_integers_as_floats
 from harness.porting.loops import expand_loops
 from harness.porting.padding import join_padding
@@ -23,7 +24,7 @@ from harness.porting.recognise import (
 from harness.porting.recurrent import RecurrentLayers
 from harness.porting.repeats import find_repeats
 from harness.porting.rewriting import Calls
-from harness.porting.simplify import (
+from harness.porting.shape_rules import (
     channels_last,
     drop_broadcasts,
     drop_gathers,
@@ -31,7 +32,6 @@ from harness.porting.simplify import (
     select_rows,
     share_concatenations,
 )
-from harness.porting.sizes import ModelGraph
 
 PASSES = (
     join_padding,

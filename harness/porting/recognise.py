@@ -11,8 +11,8 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.porting.constants import common_number
+from harness.porting.graph import TracedCall
 from harness.porting.rewriting import Calls
-from harness.porting.sizes import TracedCall
 
 # The points at which a function of one number is compared with the shipped functions, and the
 # largest relative difference that is allowed there. The constants of models have eight digits.

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from harness.errors import UsageError
+from harness.porting.graph import Dim, TracedCall, minus_one
 from harness.porting.rewriting import Calls
-from harness.porting.sizes import Dim, TracedCall, minus_one
 
 LAYERS = {
     ("lstm", False): "lstm",

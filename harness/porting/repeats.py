@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
-from harness.porting.sizes import ModelGraph, TracedCall
+from harness.porting.graph import ModelGraph, TracedCall
 from harness.porting.structure import LOCAL, find_blocks
 
 KIND = "Block"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.porting.sizes import Dim, ModelGraph, TracedCall
+from harness.porting.graph import Dim, ModelGraph, TracedCall
 
 
 class Calls:

@@ -34,7 +34,7 @@ from harness.language.initial_values import listed_constants
 from harness.language.library import Library, content
 from harness.language.model import Spec, fingerprint, load_spec
 from harness.language.schema import Layer, LayerAttributes
-from harness.porting.definitions import snake_case
+from harness.porting.graph import ModelGraph
 from harness.porting.inputs import (
     FORM,
     InputDeclaration,
@@ -48,8 +48,9 @@ from harness.porting.options import PortRequest
 from harness.porting.passes import simplify
 from harness.porting.proof import Ported, export_problem
 from harness.porting.readme import README, check_folder, describe, write_folder
-from harness.porting.sizes import ModelGraph, trace_at_sizes
+from harness.porting.sizes import trace_at_sizes
 from harness.porting.spec import PortedSpec, write_spec
+from harness.porting.templates import snake_case
 from harness.program.serial import encode
 from harness.program.signature import input_sizes
 from harness.results.cell import CellResult

@@ -15,12 +15,12 @@ from harness.errors import SpecError, UsageError
 from harness.language.axes import FREE_SIZES
 from harness.language.builtins import BUILTINS
 from harness.language.model import load_spec
-from harness.porting.definitions import SharedDefinition, Template, share, snake_case
+from harness.porting.block_writer import BlockWriter, SpecParts, Use
+from harness.porting.graph import ModelGraph, TracedCall
 from harness.porting.loops import name_definitions
 from harness.porting.size_names import SizeNames
-from harness.porting.sizes import ModelGraph, TracedCall
 from harness.porting.structure import LOCAL, ModuleBlock, find_blocks, replace_calls
-from harness.porting.templates import BlockWriter, SpecParts, Use
+from harness.porting.templates import SharedDefinition, Template, share, snake_case
 from harness.runtime.own_model.names import OUTPUT_SUFFIX
 
 # The number of different integers in an input's declaration.

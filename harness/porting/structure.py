@@ -9,7 +9,7 @@ from functools import reduce
 from itertools import takewhile
 from typing import Any, TypeVar
 
-from harness.porting.sizes import ModelGraph, TracedCall
+from harness.porting.graph import ModelGraph, TracedCall
 
 T = TypeVar("T")
 # The path and the class of each module around a call, outermost first.

@@ -10,9 +10,9 @@ import pytest
 
 from harness.errors import SpecError, UsageError
 from harness.language.model import load_spec
+from harness.porting.graph import ModelGraph, TracedCall
 from harness.porting.inputs import InputDeclaration, check_indices, explain_failure
 from harness.porting.run import _own_faults, fixed_sizes
-from harness.porting.sizes import ModelGraph, TracedCall
 from harness.runtime.own_model.contract import check_arguments
 
 SPEC = """model: net

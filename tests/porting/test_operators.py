@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.commands import cli
-from harness.porting.operators import list_operators
+from harness.porting.list_operators import list_operators
 from harness.runtime.own_model.service import OwnModelService
 from harness.runtime.plugins import load
 

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from harness.language.library import Library
-from harness.porting.definitions import Template, share
 from harness.porting.passes import simplify
 from harness.porting.run import layer_attributes
 from harness.porting.sizes import combine
 from harness.porting.spec import snake_case, write_spec
+from harness.porting.templates import Template, share
 from harness.runtime.own_model.graph import GraphBuilder
 
 LIBRARY = Library(())

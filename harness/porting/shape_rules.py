@@ -1,4 +1,4 @@
-"""Simplify a traced graph: channels last, reshapes around layers, masks, and unused calls."""
+"""Rules that simplify shapes: channels last, reshapes, broadcasts, gathers and concatenations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.porting.graph import Dim, TracedCall
 from harness.porting.rewriting import Calls
-from harness.porting.sizes import Dim, TracedCall
 from harness.porting.structure import LOCAL
 
 # Functions of one array whose results do not depend on the array's shape.
