@@ -38,8 +38,8 @@ def _default_argument(function: Any, name: str) -> Any:
 
 
 def _look_up(index: int) -> Measured:
-    found = float(jnp.arange(1.0, 4.0)[jnp.array(index)])
-    return "NaN" if found != found else f"row {int(found) - 1}"
+    entry = float(jnp.arange(1.0, 4.0)[jnp.array(index)])
+    return "NaN" if entry != entry else f"row {int(entry) - 1}"
 
 
 PROBES.looked_up(_look_up)
@@ -47,8 +47,8 @@ PROBES.looked_up(_look_up)
 
 @PROBES
 def cross_entropy_axis() -> Measured:
-    found = optax.softmax_cross_entropy(jnp.zeros((2, 3, 5)), jnp.zeros((2, 3, 5)))
-    return -1 if found.shape == (2, 3) else 1
+    losses = optax.softmax_cross_entropy(jnp.zeros((2, 3, 5)), jnp.zeros((2, 3, 5)))
+    return -1 if losses.shape == (2, 3) else 1
 
 
 @PROBES
@@ -61,8 +61,10 @@ def cross_entropy_targets() -> Measured:
 
 @PROBES
 def cross_entropy_ignored() -> Measured:
-    found = optax.softmax_cross_entropy_with_integer_labels(jnp.zeros((2, 3)), jnp.array([0, -100]))
-    return "NaN" if math.isnan(float(found[1])) else "counted"
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        jnp.zeros((2, 3)), jnp.array([0, -100])
+    )
+    return "NaN" if math.isnan(float(losses[1])) else "counted"
 
 
 @PROBES

@@ -60,9 +60,9 @@ def module(
     roles = statistics or {}
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-        given = {**packed, **{path: values[role] for path, role in roles.items()}}
+        arrays = {**packed, **{path: values[role] for path, role in roles.items()}}
         filled = [
-            (path, variable.replace(given[".".join(path)].reshape(variable.shape)))
+            (path, variable.replace(arrays[".".join(path)].reshape(variable.shape)))
             for path, variable in nnx.to_flat_state(variables)
         ]
         return call(nnx.merge(graph, nnx.from_flat_state(filled)), values)
@@ -120,12 +120,12 @@ def _convolution(layer: ClaimableCall, dtype: str) -> Native:
 
 
 def _pool(layer: ClaimableCall, dtype: str) -> Native:
-    given = layer.attributes
+    attributes = layer.attributes
     pool = nnx.avg_pool if layer.definition == "avg_pool" else nnx.max_pool
-    options = {"window_shape": given["window"], "strides": given["stride"]}
-    options["padding"] = "SAME" if given["padding"] == "same" else given["padding"]
-    if "count_padding" in given:
-        options["count_include_pad"] = given["count_padding"]
+    options = {"window_shape": attributes["window"], "strides": attributes["stride"]}
+    options["padding"] = "SAME" if attributes["padding"] == "same" else attributes["padding"]
+    if "count_padding" in attributes:
+        options["count_include_pad"] = attributes["count_padding"]
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
         return [pool(values["x"], **options)]
@@ -190,16 +190,16 @@ def _rms_norm(layer: ClaimableCall, dtype: str) -> Native:
 
 
 def _group_norm(layer: ClaimableCall, dtype: str) -> Native:
-    (features,), given = layer.shapes["gamma"], layer.attributes
-    sizes = {"num_groups": given["groups"], "epsilon": given["epsilon"]}
+    (features,), attributes = layer.shapes["gamma"], layer.attributes
+    sizes = {"num_groups": attributes["groups"], "epsilon": attributes["epsilon"]}
     return module(
         dtype, lambda own: nnx.GroupNorm(features, **sizes, **own, **_EXACT), _SCALE, call_module
     )
 
 
 def _batch_norm(layer: ClaimableCall, dtype: str) -> Native:
-    (features,), given = layer.shapes["gamma"], layer.attributes
-    rates = {"epsilon": given["epsilon"], "momentum": given["momentum"]}
+    (features,), attributes = layer.shapes["gamma"], layer.attributes
+    rates = {"epsilon": attributes["epsilon"], "momentum": attributes["momentum"]}
 
     def call(module: Module, values: Tensors) -> Sequence[Any]:
         y = module(values["x"], use_running_average=layer.phase == "inference")
@@ -292,11 +292,16 @@ def _simple_rnn(layer: ClaimableCall, dtype: str) -> Native:
 
 
 def _attention(layer: ClaimableCall, dtype: str) -> Native | None:
-    given, biased = layer.attributes, {f"b_{n}" in layer.shapes for n in "qkvo"}
+    attributes, biased = layer.attributes, {f"b_{n}" in layer.shapes for n in "qkvo"}
     # Its softmax is in float32; it draws its own noise; and it has all biases or none.
-    if dtype == "float64" or given["keep"] != 1 or len(biased) > 1 or given.get("zero_if_empty"):
+    if (
+        dtype == "float64"
+        or attributes["keep"] != 1
+        or len(biased) > 1
+        or attributes.get("zero_if_empty")
+    ):
         return None
-    (features, width), heads = layer.shapes["W_q"], given["heads"]
+    (features, width), heads = layer.shapes["W_q"], attributes["heads"]
     sizes = {"num_heads": heads, "in_features": features, "qkv_features": width}
     sizes["in_kv_features"] = layer.shapes["W_k"][0]
 

@@ -66,11 +66,11 @@ class JaxFormat(Format):
     def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
         ports = (*training.parameters, *training.statistics)
         with _arrays(path) as declared:
-            wanted = {_key(port.name): training.shape(port) for port in ports}
+            expected_shapes = {_key(port.name): training.shape(port) for port in ports}
             integers = {_key(name) for name in index_names(training)}
-            found = read_arrays(path, declared, wanted, integers)
-        parameters = {port.name: found[_key(port.name)] for port in training.parameters}
-        statistics = {port.name: found[_key(port.name)] for port in training.statistics}
+            arrays = read_arrays(path, declared, expected_shapes, integers)
+        parameters = {port.name: arrays[_key(port.name)] for port in training.parameters}
+        statistics = {port.name: arrays[_key(port.name)] for port in training.statistics}
         return parameters, statistics
 
     def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
@@ -85,20 +85,20 @@ class JaxFormat(Format):
 
         kinds: dict[str, Any] = {"f": dtype, "b": bool}
 
-        def array(given: Array) -> Array:
-            return given.astype(kinds.get(given.dtype.kind, np.int32))
+        def array(numbers: Array) -> Array:
+            return numbers.astype(kinds.get(numbers.dtype.kind, np.int32))
 
-        given: list[Any] = [array(inputs[name]) for name in file.INPUTS]
+        arguments: list[Any] = [array(inputs[name]) for name in file.INPUTS]
         if file.STATE:
-            given.append({name: array(state[name]) for name in file.STATE})
+            arguments.append({name: array(state[name]) for name in file.STATE})
         with jax.default_device(cpu), jax.default_matmul_precision("highest"):
             loaded = file.load(path)
             loaded = loaded if isinstance(loaded, tuple) else (loaded,)
-            made = jax.jit(file.apply)(*loaded, *given)
-        results, after = made if file.STATE else (made, {})
-        found = {f"output.{n}": a for n, a in results.items()}
-        found |= {f"state.{n}": a for n, a in after.items()}
-        return {n: np.array(a) for n, a in found.items()}
+            result = jax.jit(file.apply)(*loaded, *arguments)
+        results, after = result if file.STATE else (result, {})
+        by_name = {f"output.{n}": a for n, a in results.items()}
+        by_name |= {f"state.{n}": a for n, a in after.items()}
+        return {n: np.array(a) for n, a in by_name.items()}
 
     def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
         from .module import Writer

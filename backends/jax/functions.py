@@ -130,12 +130,14 @@ class FunctionWriter:
         if id(method) in self.calls:
             return
         call, results = method.call, list(method.results)
-        made = LayerBody(self.program, call, results, like=DTYPE)
+        layer_body = LayerBody(self.program, call, results, like=DTYPE)
 
         def weight(role: str) -> str:
             return key_text(role, "constants" if role in form.statistics else "params")
 
-        e, arguments, codes = made.emit(self.dialect, form, method, 1, weight, set(self.taken))
+        e, arguments, codes = layer_body.emit(
+            self.dialect, form, method, 1, weight, set(self.taken)
+        )
         signature = [
             f"{name}=None" if role in method.optional else name
             for (role, _), name in zip(form.roles(call), arguments, strict=True)
@@ -175,9 +177,11 @@ class FunctionWriter:
 
         results = range(len(block.outputs))
         known = self.parameters(prefix)
-        made = LayerBody(self.program, call, results, False, call_layer, known, DTYPE)
+        layer_body = LayerBody(self.program, call, results, False, call_layer, known, DTYPE)
         method = Method(call, None)
-        e, arguments, codes = made.emit(self.dialect, form, method, 1, key_text, set(self.taken))
+        e, arguments, codes = layer_body.emit(
+            self.dialect, form, method, 1, key_text, set(self.taken)
+        )
         read = {value for inner in walk_nodes(block.nodes) for value in inner.inputs}
         groups = {self.groups[value] for value in read & self.groups.keys()}
         signature = [*sorted(groups, key=GROUPS.index), *arguments]
@@ -229,20 +233,20 @@ class FunctionWriter:
     def like(self, nodes: Iterable[Node], prefix: str = "") -> str:
         """Return the source of a float array of the layers that ``nodes`` call, "" if there is
         none. Constants come last. ``prefix`` begins the names of the layers."""
-        found = []
+        texts = []
         for node in nodes:
             if node.op != "call":
                 continue
             if is_composite(node):
                 inner = self.like(node.block.nodes, prefix)
-                found += [(False, inner)] * bool(inner)
+                texts += [(False, inner)] * bool(inner)
                 continue
             form = self.model.instances[call_key(node)]
             for name in form.float_shapes[:1]:
                 fixed = name in form.statistics
                 local = f"{_local(call_key(node), prefix)}.{name}"
-                found.append((fixed, key_text(local, "constants" if fixed else "params")))
-        return min(found, default=(False, ""), key=lambda entry: entry[0])[1]
+                texts.append((fixed, key_text(local, "constants" if fixed else "params")))
+        return min(texts, default=(False, ""), key=lambda entry: entry[0])[1]
 
     def write_call(self, e: Emitter, node: Node, prefix: str = "") -> None:
         """Write the call of a layer, for :attr:`.Emitter.call`. In the function of a layer with

@@ -71,14 +71,14 @@ def _convolution(layer: ClaimableCall, activation: str) -> LayerSource:
 
 
 def _pool(layer: ClaimableCall) -> LayerSource:
-    given, means = layer.attributes, layer.definition == "avg_pool"
-    same = given["padding"] == "same"
+    attributes, means = layer.attributes, layer.definition == "avg_pool"
+    same = attributes["padding"] == "same"
     options: dict[str, tuple[Any, Any]] = {
-        name: ((2, 2), given[name]) for name in ("window", "stride")
+        name: ((2, 2), attributes[name]) for name in ("window", "stride")
     }
     lines = ["window, stride = (1, *window, 1), (1, *stride, 1)"]
     if not same:
-        options["padding"] = (((0, 0),) * len(given["window"]), given["padding"])
+        options["padding"] = (((0, 0),) * len(attributes["window"]), attributes["padding"])
         lines.append("padding = ((0, 0), *padding, (0, 0))")
     start, function = ("0.0", "jax.lax.add") if means else ('-float("inf")', "jax.lax.max")
     pads = '"SAME"' if same else "padding"
@@ -86,7 +86,7 @@ def _pool(layer: ClaimableCall) -> LayerSource:
     reduced = f"jax.lax.reduce_window(x, {options_text})"
     if not means:
         lines.append(f"return {reduced}")
-    elif given["count_padding"]:
+    elif attributes["count_padding"]:
         lines += [f"total = {reduced}", "return total / math.prod(window)"]
     else:
         count = f"jax.lax.reduce_window(jnp.ones_like(x), {options_text})"

@@ -101,8 +101,8 @@ class Value:
 
     def is_number(self, number: float) -> bool:
         """Return whether all entries are a number, up to the rounding of float32."""
-        found = self.uniform()
-        return found is not None and abs(float(found) - number) <= 1e-6 * abs(number)
+        common = self.uniform()
+        return common is not None and abs(float(common) - number) <= 1e-6 * abs(number)
 
 
 def constant(array: Any) -> Value:
@@ -145,8 +145,8 @@ class JaxprReader:
         for eqn in jaxpr.eqns:
             inner = (*modules, *_modules(eqn.source_info.name_stack))
             own = self.place_of(eqn.source_info) or place
-            found = [get(atom) for atom in eqn.invars]
-            results = self._equation(eqn, found, inner, own, function)
+            operands = [get(atom) for atom in eqn.invars]
+            results = self._equation(eqn, operands, inner, own, function)
             known.update(zip(eqn.outvars, results, strict=True))
         return [get(atom) for atom in jaxpr.outvars]
 
@@ -185,7 +185,7 @@ class JaxprReader:
             number = None if numbers is None else numbers[result]
             number = number if number is None or op != "reshape" else number_of(inputs[0], shape)
             dtype = eqn.outvars[result].aval.dtype
-            made = Value(
+            result_value = Value(
                 op,
                 tuple(inputs),
                 params,
@@ -200,9 +200,9 @@ class JaxprReader:
                 len(self.values) + 1,
             )
             for one in inputs:
-                one.users.append(made)
-            self.values.append(made)
-            return made
+                one.users.append(result_value)
+            self.values.append(result_value)
+            return result_value
 
         shapes = [tuple(int(n) for n in var.aval.shape) for var in eqn.outvars]
         if name == "broadcast_in_dim":
@@ -312,12 +312,12 @@ def _broadcast(
     unit = [1] * len(shape)
     for axis, length in zip(axes, source.shape, strict=True):
         unit[axis] = length
-    made = source
+    result = source
     if tuple(unit) != source.shape:
-        made = value("reshape", [source], unit)
+        result = value("reshape", [source], unit)
     if unit != list(shape):
-        made = value("broadcast", [made], shape)
-    return made
+        result = value("broadcast", [result], shape)
+    return result
 
 
 def evaluate(
@@ -341,8 +341,8 @@ def evaluate(
 def _modules(stack: Any) -> Modules:
     """Return the modules in a name stack."""
     names = [str(getattr(entry, "name", "")) for entry in stack.stack]
-    found = [n.removeprefix(MODULE).partition("|") for n in names if n.startswith(MODULE)]
-    return tuple((path, kind) for path, _, kind in found)
+    parts = [n.removeprefix(MODULE).partition("|") for n in names if n.startswith(MODULE)]
+    return tuple((path, kind) for path, _, kind in parts)
 
 
 def user_line(file: Path) -> Callable[[Any], str]:
@@ -364,14 +364,14 @@ def user_line(file: Path) -> Callable[[Any], str]:
 
 def needed(results: Sequence[Value]) -> set[Value]:
     """Return the values that results depend on, the results included."""
-    found: set[Value] = set()
+    ancestors: set[Value] = set()
     waiting = list(results)
     while waiting:
         value = waiting.pop()
-        if value not in found:
-            found.add(value)
+        if value not in ancestors:
+            ancestors.add(value)
             waiting += value.inputs
-    return found
+    return ancestors
 
 
 def alone(value: Value, used: set[Value]) -> bool:

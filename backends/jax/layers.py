@@ -52,15 +52,15 @@ def _projections(
         pieces[f"W_{letters}"] = Join(tuple(Part(f"W_{n}") for n in letters), 1)
 
     def project(values: Tensors, packed: Tensors) -> list[Array]:
-        made: dict[str, Array] = {}
+        by_letter: dict[str, Array] = {}
         for source, letters in sources:
             ends = itertools.accumulate(layer.shapes[f"W_{n}"][1] for n in letters[:-1])
             parts = jnp.split(values[source] @ packed[f"W_{letters}"], [*ends], -1)
-            made |= dict(zip(letters, parts, strict=True))
+            by_letter |= dict(zip(letters, parts, strict=True))
         # Convert to the dtype of products, because adding the bias may widen the dtype.
         return [
             (y + packed[b]).astype(y.dtype) if (b := f"b_{n}") in packed else y
-            for n, y in made.items()
+            for n, y in by_letter.items()
         ]
 
     return project, pieces
@@ -69,11 +69,15 @@ def _projections(
 def _attention(layer: ClaimableCall) -> Native | None:
     """Return JAX's attention as a native layer; None with noise, which this attention cannot take,
     and if the result is 0 for an empty mask."""
-    given = layer.attributes
-    if given["keep"] != 1 or given.get("zero_if_empty"):
+    attributes = layer.attributes
+    if attributes["keep"] != 1 or attributes.get("zero_if_empty"):
         return None
-    rotary = (given["half"], given["base"]) if layer.definition == "grouped_attention" else None
-    head = 2 * rotary[0] if rotary else given["head"]
+    rotary = (
+        (attributes["half"], attributes["base"])
+        if layer.definition == "grouped_attention"
+        else None
+    )
+    head = 2 * rotary[0] if rotary else attributes["head"]
     project, pieces = _projections(layer)
     pieces |= {name: Part(name) for name in ("W_o", "b_o") if name in layer.shapes}
 
@@ -124,15 +128,15 @@ class Framing(NamedTuple):
 def framing(layer: ClaimableCall) -> Framing:
     """Return the settings of a convolution's windows, e.g. stride and padding, from the attributes
     of the layer."""
-    given, kernel = layer.attributes, layer.shapes["W"][:-2]
+    attributes, kernel = layer.attributes, layer.shapes["W"][:-2]
     if layer.definition == "conv2d_transpose":
         # A transposed convolution inserts zeros between the inputs, and pads them so that each
         # window overlaps at least one input.
-        stride, dilation, pad = (int(given[n]) for n in ("stride", "dilation", "padding"))
+        stride, dilation, pad = (int(attributes[n]) for n in ("stride", "dilation", "padding"))
         ends = [(dilation * (size - 1) - pad,) * 2 for size in kernel]
         return Framing((stride,) * len(kernel), (dilation,) * len(kernel), ends, 1)
-    pads = "SAME" if given["padding"] == "same" else list(given["padding"])
-    return Framing(given["stride"], given["dilation"], pads, int(given["groups"]))
+    pads = "SAME" if attributes["padding"] == "same" else list(attributes["padding"])
+    return Framing(attributes["stride"], attributes["dilation"], pads, int(attributes["groups"]))
 
 
 def _convolution(layer: ClaimableCall) -> Native | None:
@@ -159,10 +163,10 @@ def _convolution(layer: ClaimableCall) -> Native | None:
 
 
 def _pool(layer: ClaimableCall) -> Native:
-    given, means = layer.attributes, layer.definition == "avg_pool"
-    windows, strides = (1, *given["window"], 1), (1, *given["stride"], 1)
-    same = given["padding"] == "same"
-    padding = "SAME" if same else ((0, 0), *given["padding"], (0, 0))
+    attributes, means = layer.attributes, layer.definition == "avg_pool"
+    windows, strides = (1, *attributes["window"], 1), (1, *attributes["stride"], 1)
+    same = attributes["padding"] == "same"
+    padding = "SAME" if same else ((0, 0), *attributes["padding"], (0, 0))
 
     def reduce(x: Array) -> Array:
         start, reduction = (0.0, jax.lax.add) if means else (-jnp.inf, jax.lax.max)
@@ -172,7 +176,7 @@ def _pool(layer: ClaimableCall) -> Native:
         x = values["x"]
         if not means:
             return [reduce(x)]
-        count = math.prod(windows) if given["count_padding"] else reduce(jnp.ones_like(x))
+        count = math.prod(windows) if attributes["count_padding"] else reduce(jnp.ones_like(x))
         return [reduce(x) / count]
 
     return Native("jax.lax.reduce_window", run, Packing({}))
@@ -226,7 +230,7 @@ def _cast(native: Native, dtype: str) -> Native:
         return {n: t.astype(dtype) if n in floats else t for n, t in tensors.items()}
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-        return [made.astype(jnp.float32) for made in native.run(cast(values), cast(packed))]
+        return [result.astype(jnp.float32) for result in native.run(cast(values), cast(packed))]
 
     return replace(native, label=f"{native.label} ({dtype})", run=run)
 

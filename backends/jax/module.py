@@ -114,8 +114,10 @@ class Writer:
         names = sorted(set(map(local_of, self.constants)))
         trained = {local_of(port.name) for port in self.exported.training.parameters}
         is_clear = trained.isdisjoint(names)
-        found = names if is_clear else [f"{owner_of(n)}/{local_of(n)}" for n in self.constants]
-        keys, word = list(map(literals.text, found)), "name" if is_clear else "key"
+        constant_names = (
+            names if is_clear else [f"{owner_of(n)}/{local_of(n)}" for n in self.constants]
+        )
+        keys, word = list(map(literals.text, constant_names)), "name" if is_clear else "key"
         return [
             "# The arrays that are not trained, and not differentiated.",
             *bracketed(0, "CONSTANTS = (", keys, ",)" if len(keys) == 1 else ")"),
@@ -142,9 +144,13 @@ class Writer:
     def _apply(self) -> list[str]:
         e = forward.emitter(self.model, self.dialect, DTYPE, 1)
         e.text.update(self.functions.parameters())
-        made = forward.forward(self.model, e, self.functions.write_call, self.reserved)
-        signature = [self.loaded, *made.arguments, *(["state=None"] if made.state else [])]
+        forward_pass = forward.forward(self.model, e, self.functions.write_call, self.reserved)
+        signature = [
+            self.loaded,
+            *forward_pass.arguments,
+            *(["state=None"] if forward_pass.state else []),
+        ]
         lines = bracketed(0, "def apply(", signature, "):")
         lines += document.docstring(document.signature(self.model), 1)
         start = ["if state is None:", f"    state = initial_state({self.loaded}, batch)"]
-        return lines + with_dtype(made.lines(self.model, start), self._like)
+        return lines + with_dtype(forward_pass.lines(self.model, start), self._like)

@@ -91,8 +91,8 @@ def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
     return None if there is none."""
     if rule.name not in OPTIMIZERS:
         return None
-    name, wanted = OPTIMIZERS[rule.name]
-    arguments = {n: rule.attributes[v] if isinstance(v, str) else v for n, v in wanted.items()}
+    name, settings = OPTIMIZERS[rule.name]
+    arguments = {n: rule.attributes[v] if isinstance(v, str) else v for n, v in settings.items()}
     make = partial(getattr(optax, name), **arguments)
     fields = {**SLOTS, **OWN_SLOTS.get(rule.name, {})}
     slots, label, clip = {p.name: fields[p.name] for p in rule.slots}, f"optax.{name}", _clip(rule)

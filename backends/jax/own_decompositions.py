@@ -106,10 +106,10 @@ def _tile(params: Mapping[str, Any], arguments: Sequence[Any]) -> Function:
 
 def _starts(numbers: Sequence[Any], shape: Sequence[int], sizes: Sequence[int]) -> list[int] | None:
     """Return where a part of an array starts; None if this depends on the data."""
-    found = [n.uniform() if hasattr(n, "uniform") else n for n in numbers]
-    if any(n is None for n in found):
+    starts = [n.uniform() if hasattr(n, "uniform") else n for n in numbers]
+    if any(n is None for n in starts):
         return None
-    columns = zip(found, shape, sizes, strict=True)
+    columns = zip(starts, shape, sizes, strict=True)
     return [min(max(int(n), 0), length - size) for n, length, size in columns]
 
 

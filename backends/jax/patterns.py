@@ -91,11 +91,11 @@ def mean_of(value: Value) -> tuple[Value, list[int]] | None:
         return None
     pairs = [value.inputs] if value.op == "div" else [value.inputs, value.inputs[::-1]]
     for total, count in pairs:
-        found = reduced(total, "reduce_sum")
-        if found is not None:
-            length = math.prod(found[0].shape[a] for a in found[1])
+        reduction = reduced(total, "reduce_sum")
+        if reduction is not None:
+            length = math.prod(reduction[0].shape[a] for a in reduction[1])
             if count.is_number(length if value.op == "div" else 1 / length):
-                return found
+                return reduction
     return None
 
 
@@ -205,13 +205,13 @@ def _factors(value: Value, numerators: list[Value], roots: list[Value]) -> None:
 def _is_mean(value: Value, x: Value) -> bool:
     """Return whether a value is the mean of x along the last axis, which has length 1 in it."""
     before = value.inputs[0] if value.op == "broadcast" else value
-    found = mean_of(before)
+    mean = mean_of(before)
     rank = len(x.shape)
     return (
-        found is not None
+        mean is not None
         and before.shape == (*x.shape[:-1], 1)
-        and found[1] == [rank - 1]
-        and same(found[0], x)
+        and mean[1] == [rank - 1]
+        and same(mean[0], x)
     )
 
 
@@ -222,9 +222,9 @@ def _is_variance(value: Value, x: Value) -> bool:
     if value.shape != (*x.shape[:-1], 1):
         return False
     inner = stripped(value)
-    found = mean_of(inner)
-    if found is not None and found[1] == [rank - 1]:
-        center = square_of(found[0])
+    mean_of_squares = mean_of(inner)
+    if mean_of_squares is not None and mean_of_squares[1] == [rank - 1]:
+        center = square_of(mean_of_squares[0])
         if center is None or center.op != "sub" or not same(center.inputs[0], x):
             return False
         return _is_mean(center.inputs[1], x)

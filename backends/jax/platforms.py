@@ -61,16 +61,16 @@ def start(jax: Any, device: str) -> Any:
     if device not in offered:
         raise UsageError(f"jax has no device {device!r} here; it has {', '.join(offered)}")
     before = jax.config.jax_platforms
-    wanted = "cpu" if card is None else "cuda"
-    if wanted not in (before or "").split(","):
+    platform = "cpu" if card is None else "cuda"
+    if platform not in (before or "").split(","):
         # Keep the CPU available, because constants are made there.
         jax.config.update("jax_platforms", "cpu" if card is None else "cuda,cpu")
         if before:
             jax.extend.backend.clear_backends()
-    found = jax.local_devices(backend=wanted)
-    if (card or 0) >= len(found):
-        raise UsageError(f"jax can use {len(found)} of the GPUs, but not {device!r}")
-    return found[card or 0]
+    local_devices = jax.local_devices(backend=platform)
+    if (card or 0) >= len(local_devices):
+        raise UsageError(f"jax can use {len(local_devices)} of the GPUs, but not {device!r}")
+    return local_devices[card or 0]
 
 
 def prepare(jax: Any, device: str, dtype: str) -> Any:
@@ -148,8 +148,8 @@ class PeakMemory:
     def peak_bytes(self, device: Any) -> int | None:
         """Return the peak in bytes since the last :meth:`forget`. Return None if it is unknown,
         because it is not above an earlier peak."""
-        found = _peak(device)
-        return found if found is not None and found > self._before else None
+        peak = _peak(device)
+        return peak if peak is not None and peak > self._before else None
 
 
 def _peak(device: Any) -> int | None:

@@ -183,9 +183,9 @@ class JaxDialect(Dialect):
     def filled(self, e: Emitter, fill_number: Code, shape: Shape) -> Code:
         if not shape:
             return fill(f"jnp.asarray(%0, {e.like})", fill_number)
-        made = {"0.0": "zeros", "1.0": "ones"}.get(e.render(fill_number))
-        if made:
-            return Code((f"jnp.{made}({e.shape(shape)}, {e.like})",))
+        function = {"0.0": "zeros", "1.0": "ones"}.get(e.render(fill_number))
+        if function:
+            return Code((f"jnp.{function}({e.shape(shape)}, {e.like})",))
         return fill(f"jnp.full({e.shape(shape)}, %0, {e.like})", fill_number)
 
     def scan(self, e: Emitter, node: Node) -> None:
@@ -239,13 +239,13 @@ class JaxDialect(Dialect):
             if len(names) > 1:
                 e.write(f"{', '.join(names)} = {head}")
         e.block(body.nodes, body.outputs)
-        wanted = [*range(count), *stacks]
-        codes = e.operands([body.outputs[n] for n in wanted], 50)
+        positions = [*range(count), *stacks]
+        codes = e.operands([body.outputs[n] for n in positions], 50)
         texts = [e.read(e.tensor(code)) for code in codes]
         e.write(f"return {_tuple(texts[:count], 'None')}, {_tuple(texts[count:], 'None')}")
         e.lines.append("")
         e.depth -= 1
-        for n in set(range(len(body.outputs))) - set(wanted):
+        for n in set(range(len(body.outputs))) - set(positions):
             e.left[body.outputs[n]] -= 1
         e.owner, e.reserved = around, before
 

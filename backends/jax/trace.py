@@ -93,7 +93,7 @@ class JaxTranslation:
                     if isinstance(need, Value) and need.op == "weight":
                         roles.setdefault(need.name, set()).add("operator")
         whole = {part.partition("[")[0] for part in roles if "[" in part} & set(roles)
-        return whole | {part for part, found in roles.items() if len(found) > 1}
+        return whole | {part for part, part_roles in roles.items() if len(part_roles) > 1}
 
     def owner_of(self, names: Sequence[str]) -> str:
         """Return the module that owns weights: the start of their names, if no other weights have
@@ -185,10 +185,10 @@ class RecognisedLayer:
             source = o[0] if self.before is None else reshape(g, o[0], self.before, about)
             weights = dict(zip(self.weights, zip(o[1:], ends, strict=True), strict=True))
             more = about if self.after is None else {**about, "shape": self.after}
-            made = g.layer(self.layer, [source], self.settings, weights, more)
+            result = g.layer(self.layer, [source], self.settings, weights, more)
             if owner:
                 g.graph["nodes"][-1]["attributes"]["owner"] = owner.rstrip(".")
-            return reshape(g, made, about["shape"], about)
+            return reshape(g, result, about["shape"], about)
 
         return NodePlan((self.x, *(w for w, _ in self.weights.values())), emit, self)
 

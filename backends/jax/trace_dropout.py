@@ -17,10 +17,10 @@ ROUNDING = 1e-6
 
 @rule("select_n", "mul", "div")
 def _dropout(t: JaxTranslation, v: Value) -> NodePlan | None:
-    found = dropped(v)
-    if found is None:
+    parts = dropped(v)
+    if parts is None:
         return None
-    x, mask, factor = found
+    x, mask, factor = parts
     keep = round(mask.params["keep"], 12)
     if not t.dropout:
         return NodePlan((x,), lambda g, operands, about: operands[0])
@@ -28,10 +28,10 @@ def _dropout(t: JaxTranslation, v: Value) -> NodePlan | None:
         return None
 
     def emit(g: GraphBuilder, operands: list[Operand], about: dict[str, Any]) -> Operand:
-        made: Operand = g.dropout(operands[0], keep, mask.shape, about)
+        result: Operand = g.dropout(operands[0], keep, mask.shape, about)
         if abs(factor * keep - 1) > ROUNDING:
-            made = g.add("*", [made, factor * keep], {}, **about)
-        return made
+            result = g.add("*", [result, factor * keep], {}, **about)
+        return result
 
     return NodePlan((x,), emit)
 
@@ -47,8 +47,8 @@ def dropped(v: Value) -> tuple[Value, Value, float] | None:
     if v.op not in ("mul", "div"):
         return None
     for one, other in (v.inputs, v.inputs[::-1]) if v.op == "mul" else (v.inputs,):
-        if v.op == "mul" and (found := _mask(one)) is not None and other.shape == v.shape:
-            return other, *found
+        if v.op == "mul" and (mask_and_factor := _mask(one)) is not None and other.shape == v.shape:
+            return other, *mask_and_factor
         number = other.uniform()
         if number and (inner := dropped(one)) is not None and one.shape == v.shape:
             x, mask, factor = inner
@@ -59,10 +59,10 @@ def dropped(v: Value) -> tuple[Value, Value, float] | None:
 def undropped(t: JaxTranslation, v: Value) -> tuple[Value, float]:
     """Return a value before dropout, and the probability to keep an entry; without dropout, the
     value itself and 1."""
-    found = dropped(v)
-    if found is None or not t.dropout:
-        return (v if found is None else found[0]), 1.0
-    x, mask, factor = found
+    parts = dropped(v)
+    if parts is None or not t.dropout:
+        return (v if parts is None else parts[0]), 1.0
+    x, mask, factor = parts
     keep = round(mask.params["keep"], 12)
     exact = x.shape == mask.shape and abs(factor * keep - 1) < ROUNDING
     return (x, keep) if exact else (v, 1.0)

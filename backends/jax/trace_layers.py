@@ -123,10 +123,10 @@ def dense_of(
 
 def dense_layer(t: JaxTranslation, product: Value, bias: WeightView | None) -> NodePlan | None:
     c = contraction(t, product)
-    found = None if c is None else dense_of(t, c)
-    if found is None:
+    parts = None if c is None else dense_of(t, c)
+    if parts is None:
         return None
-    x, view, axes, count, lengths = found
+    x, view, axes, count, lengths = parts
     before = x.shape[: len(x.shape) - count]
     units = math.prod(lengths)
     weights = {"W": (view.weight, view.rule(axes))}
@@ -162,25 +162,25 @@ def _layer_with_bias(t: JaxTranslation, v: Value) -> NodePlan | None:
             if vector is not None and (match := _convolution(t, product, vector)) is not None:
                 return match
         c = contraction(t, product)
-        found = None if c is None else dense_of(t, c)
-        if found is not None and (bias := _bias(other, found[-1])) is not None:
+        parts = None if c is None else dense_of(t, c)
+        if parts is not None and (bias := _bias(other, parts[-1])) is not None:
             return dense_layer(t, product, bias)
     return None
 
 
 @rule("add", "mul", "div")
 def _normalisation(t: JaxTranslation, v: Value) -> NodePlan | None:
-    found = patterns.normalisation(v)
-    if found is None:
+    norm = patterns.normalisation(v)
+    if norm is None:
         return None
-    settings: dict[str, Any] = {"epsilon": found.epsilon}
-    if found.layer == "batch_norm":
+    settings: dict[str, Any] = {"epsilon": norm.epsilon}
+    if norm.layer == "batch_norm":
         path = v.modules[-1][0] if v.modules else ""
         settings["momentum"] = t.momentum.get(path, 0.99)
         if settings["momentum"] is None:
             return None
-    weights = {name: (weight, "") for name, weight in found.weights.items()}
-    return RecognisedLayer(found.layer, found.x, settings, weights).match(t)
+    weights = {name: (weight, "") for name, weight in norm.weights.items()}
+    return RecognisedLayer(norm.layer, norm.x, settings, weights).match(t)
 
 
 @rule("conv_general_dilated")
@@ -204,12 +204,12 @@ def _convolution(t: JaxTranslation, v: Value, bias: Value | None) -> NodePlan | 
         "groups": int(p["feature_group_count"]),
         "bias": bias is not None,
     }
-    found = None
+    plan = None
     if view is not None and rank in (1, 2) and set(p["lhs_dilation"]) == {1}:
         end = view.rule([*weight[2:], weight[1], weight[0]])
         weights = {"W": (view.weight, end)} | ({} if bias is None else {"b": (bias, "")})
-        found = RecognisedLayer(f"conv{rank}d", x, settings, weights).match(t)
-    return found if found is not None or bias is not None else _equations(v)
+        plan = RecognisedLayer(f"conv{rank}d", x, settings, weights).match(t)
+    return plan if plan is not None or bias is not None else _equations(v)
 
 
 def _equations(v: Value) -> NodePlan | None:
@@ -309,8 +309,8 @@ def _windows(t: JaxTranslation, v: Value) -> NodePlan | None:
     def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
         value = g.node("negative", o, about, x.shape) if kind == "min" else o[0]
         parts = g.node("windows", [value], about, wide, **windows)
-        made = g.node("sum" if kind == "sum" else "max", [parts], about, **own)
-        return g.node("negative", [made], about) if kind == "min" else made
+        reduced = g.node("sum" if kind == "sum" else "max", [parts], about, **own)
+        return g.node("negative", [reduced], about) if kind == "min" else reduced
 
     return NodePlan((x,), emit)
 
@@ -354,9 +354,9 @@ def _gather(t: JaxTranslation, v: Value) -> NodePlan | None:
         return None
     if table.op == "weight" and axis == 0 and len(table.shape) == 2:
         settings = {"rows": table.shape[0], "units": table.shape[1]}
-        found = RecognisedLayer("embedding", index, settings, {"table": (table, "")}).match(t)
-        if found is not None:
-            return found
+        embedding = RecognisedLayer("embedding", index, settings, {"table": (table, "")}).match(t)
+        if embedding is not None:
+            return embedding
     if not index.shape and (number := index.uniform()) is not None:
         length = table.shape[axis]
         return node("select", table, axis=axis, index=int(number) % length, length=length)

@@ -54,12 +54,12 @@ def _scan(t: JaxTranslation, v: Value) -> NodePlan | None:
             turned = [permute(g, o, _swapped(len(g.shape_of(o))), about) for o in operands]
             shape = (*v.shape[:1], length, *v.shape[1:]) if last else _first_two(v.shape)
             t.loops[key] = g.add("scan", turned, attributes, **{**about, "shape": shape})
-        made = t.loops[key]
+        states = t.loops[key]
         if last:
             end = 0 if p["reverse"] else length - 1
             more = {"axis": 1, "index": end, "length": length}
-            return g.add("select", [made], more, **about)
-        return permute(g, made, _swapped(len(v.shape)), about)
+            return g.add("select", [states], more, **about)
+        return permute(g, states, _swapped(len(v.shape)), about)
 
     return NodePlan(tuple(sequences), emit)
 
@@ -109,8 +109,8 @@ def _read_step(
     outside = sorted(needed(constants), key=lambda value: value.order)
     inner.emit([*outside, *reader.values])
     kinds = {kind for v in reader.values for _, kind in v.modules[:1]}
-    for made in builder.graph["nodes"]:
-        made["values"], made["modules"], made["place"] = None, [], ""
+    for step_node in builder.graph["nodes"]:
+        step_node["values"], step_node["modules"], step_node["place"] = None, [], ""
     named = [str(inner.operands[r]) for r in results]
     return builder, named, kinds.pop() if len(kinds) == 1 else ""
 

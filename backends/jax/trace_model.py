@@ -82,9 +82,9 @@ def _trace(
     positional = [] if model.takes is not None else list(inputs)
     shape: dict[str, Any] = {}
 
-    def run(leaves: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-        first = [given[n] for n in positional]
-        more = {n: a for n, a in given.items() if n not in positional}
+    def run(leaves: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
+        first = [tensors[n] for n in positional]
+        more = {n: a for n, a in tensors.items() if n not in positional}
         result = function(model.tree(leaves), *first, **more)
         flat, shape["of"] = jax.tree.flatten(result)
         return flat

@@ -50,17 +50,17 @@ def _matmul(c: Contraction) -> NodePlan:
         first = reshape(g, one, [*batch, *rows, size(summed)], plain)
         second = reshape(g, other, [*batch, size(summed), size(right)], plain)
         shape = [*batch, *rows, size(right)]
-        made: Operand = g.add("@", [first, second], {}, **{**about, "shape": shape})
-        made = reshape(g, made, [lengths[n] for n in (*both, *left, *right)], plain)
-        return _axes_in_order(g, made, [*both, *left, *right], c.labels, plain)
+        product: Operand = g.add("@", [first, second], {}, **{**about, "shape": shape})
+        product = reshape(g, product, [lengths[n] for n in (*both, *left, *right)], plain)
+        return _axes_in_order(g, product, [*both, *left, *right], c.labels, plain)
 
     return NodePlan((c.left, c.right), emit)
 
 
 def _axes_in_order(
-    g: GraphBuilder, operand: Operand, labels: Sequence[int], wanted: Sequence[int], about: Any
+    g: GraphBuilder, operand: Operand, labels: Sequence[int], order: Sequence[int], about: Any
 ) -> Operand:
-    return permute(g, operand, [list(labels).index(n) for n in wanted], about)
+    return permute(g, operand, [list(labels).index(n) for n in order], about)
 
 
 def _attention(t: JaxTranslation, c: Contraction) -> NodePlan | None:
@@ -71,13 +71,13 @@ def _attention(t: JaxTranslation, c: Contraction) -> NodePlan | None:
         chosen = chosen.swapped()
         left, right = right, left
         weights, keep = undropped(t, chosen.left)
-    found = patterns.softmax(weights)
-    if found is None or not (t.alone(chosen.left) and t.alone(weights)) or not both:
+    softmax = patterns.softmax(weights)
+    if softmax is None or not (t.alone(chosen.left) and t.alone(weights)) or not both:
         return None
     order = [*both, *left, *summed]
     if list(chosen.left_labels) != order or len(left) != 1 or len(right) != 1 or len(summed) != 1:
         return None
-    scores, axis = found
+    scores, axis = softmax
     scores, mask = _masked(scores)
     product, scale = patterns.scaled(scores)
     inner = contraction(t, product) if axis == len(order) - 1 else None
@@ -110,8 +110,8 @@ def _attention(t: JaxTranslation, c: Contraction) -> NodePlan | None:
         k = _axes_in_order(g, o[1], other, [*both, summed[0], -1], about)
         v = _axes_in_order(g, o[2], labels_of_value, [*both, summed[0], right[0]], about)
         shape = (*g.shape_of(q)[:-1], g.shape_of(v)[-1])
-        made = g.add("attention", [q, k, v, *o[3:]], attributes, **{**about, "shape": shape})
-        return _axes_in_order(g, made, [*both, left[0], right[0]], c.labels, about)
+        attention = g.add("attention", [q, k, v, *o[3:]], attributes, **{**about, "shape": shape})
+        return _axes_in_order(g, attention, [*both, left[0], right[0]], c.labels, about)
 
     return NodePlan((query, key, value, *([] if mask is None else [mask])), emit)
 

@@ -48,11 +48,11 @@ REDUCTIONS = {"reduce_sum": "sum", "reduce_max": "max"}
 @rule("div", "sub", "add")
 def _softmax(t: JaxTranslation, v: Value) -> NodePlan | None:
     for name in ("softmax", "log_softmax", "logsumexp"):
-        found = getattr(patterns, name)(v)
-        if found is not None and name == "logsumexp":
-            return _logsumexp(v, *found)
-        if found is not None:
-            return node(name, found[0], axis=found[1])
+        match = getattr(patterns, name)(v)
+        if match is not None and name == "logsumexp":
+            return _logsumexp(v, *match)
+        if match is not None:
+            return node(name, match[0], axis=match[1])
     return None
 
 
@@ -60,20 +60,20 @@ def _logsumexp(v: Value, x: Value, axis: int) -> NodePlan:
     shape = tuple(n for a, n in enumerate(x.shape) if a != axis)
 
     def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
-        made = g.add("logsumexp", o, {"axis": axis}, **{**about, "shape": shape})
-        return reshape(g, made, v.shape, about)
+        result = g.add("logsumexp", o, {"axis": axis}, **{**about, "shape": shape})
+        return reshape(g, result, v.shape, about)
 
     return NodePlan((x,), emit)
 
 
 @rule("div", "mul")
 def _mean(t: JaxTranslation, v: Value) -> NodePlan | None:
-    found = patterns.mean_of(v)
-    if found is None:
+    mean = patterns.mean_of(v)
+    if mean is None:
         return None
-    x, axes = found
-    kept = [1 if a in axes else n for a, n in enumerate(x.shape)]
-    if list(v.shape) not in (kept, [n for a, n in enumerate(x.shape) if a not in axes]):
+    x, axes = mean
+    kept_shape = [1 if a in axes else n for a, n in enumerate(x.shape)]
+    if list(v.shape) not in (kept_shape, [n for a, n in enumerate(x.shape) if a not in axes]):
         return None
     return node("mean", x, axis=axes, keepdims=len(v.shape) == len(x.shape))
 
@@ -105,8 +105,8 @@ def _one_hot(equal: Value) -> NodePlan | None:
 def _function(t: JaxTranslation, v: Value) -> NodePlan | None:
     if v.op == "max" and v.function == "relu":
         return node("relu", *(i for i in v.inputs if i.uniform() is None))
-    found = patterns.known_function(v)
-    return None if found is None else node(found[0], found[1])
+    match = patterns.known_function(v)
+    return None if match is None else node(match[0], match[1])
 
 
 def elementwise(op: str, v: Value, inputs: Sequence[Value]) -> NodePlan:
@@ -273,11 +273,11 @@ def _cuts(source: Value, bounds: Sequence[tuple[int, int, int]]) -> NodePlan | N
             return None
 
     def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
-        made, shape = o[0], list(source.shape)
+        part, shape = o[0], list(source.shape)
         for axis, (start, stop, step) in enumerate(bounds):
             if (start, stop, step) != (0, shape[axis], 1):
-                made = _cut(g, made, axis, (start, stop, step), axis in odd, about)
-        return made
+                part = _cut(g, part, axis, (start, stop, step), axis in odd, about)
+        return part
 
     return NodePlan((source,), emit)
 
@@ -322,10 +322,10 @@ def _reverse(t: JaxTranslation, v: Value) -> NodePlan | None:
     axes = [int(a) for a in v.params["dimensions"]]
 
     def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
-        made = o[0]
+        reversed_value = o[0]
         for axis in axes:
-            made = g.cut(made, axis, (v.shape[axis] - 1, -1, -1), about)
-        return made
+            reversed_value = g.cut(reversed_value, axis, (v.shape[axis] - 1, -1, -1), about)
+        return reversed_value
 
     return NodePlan(v.inputs, emit)
 
@@ -337,11 +337,11 @@ def _pad(t: JaxTranslation, v: Value) -> NodePlan | None:
         return None
 
     def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
-        made, plain = o[0], {**about, "values": None}
+        part, plain = o[0], {**about, "values": None}
         for axis, (low, high, _) in enumerate(pads):
-            made = g.cut(made, axis, (max(-low, 0), x.shape[axis] - max(-high, 0), 1), plain)
+            part = g.cut(part, axis, (max(-low, 0), x.shape[axis] - max(-high, 0), 1), plain)
         pairs = {n: [max(a, 0), max(b, 0)] for n, (a, b, _) in enumerate(pads)}
-        return g.pad(made, {n: pair for n, pair in pairs.items() if any(pair)}, plain, number)
+        return g.pad(part, {n: pair for n, pair in pairs.items() if any(pair)}, plain, number)
 
     return NodePlan((x,), emit)
 
@@ -371,8 +371,8 @@ def _greatest(t: JaxTranslation, v: Value) -> NodePlan | None:
 
     def emit(g: GraphBuilder, o: list[Operand], about: dict[str, Any]) -> Operand:
         name = "argsort" if v.result else "sort"
-        made = g.node(name, o, about, x.shape, axis=axis, descending=True)
-        return g.cut(made, axis, (0, v.shape[-1], 1), about)
+        ordered = g.node(name, o, about, x.shape, axis=axis, descending=True)
+        return g.cut(ordered, axis, (0, v.shape[-1], 1), about)
 
     return NodePlan((x,), emit)
 

@@ -23,13 +23,13 @@ def quick_options(jax: Any) -> Mapping[str, Any]:
     The compiled code is not optimised, which suffices for checks at small sizes. Options that this
     version of XLA does not know are omitted.
     """
-    wanted = {
+    options = {
         "xla_backend_optimization_level": 0,
         "xla_cpu_use_fusion_emitters": False,
         "xla_cpu_parallel_codegen_split_count": 1,
     }
     known = {}
-    for name, value in wanted.items():
+    for name, value in options.items():
         try:
             jax.jit(jax.numpy.negative, compiler_options={name: value}).lower(0.0).compile()
         except jax.errors.JaxRuntimeError as error:

@@ -47,17 +47,17 @@ def layers(config: str) -> dict[str, tuple[str, str]]:
     try:
         entries = json.loads(config)["config"]["layers"]
         classes = [(e["config"]["name"], e["class_name"], e.get("module")) for e in entries]
-        kept = [(n, c) for n, c, m in classes if not str(m).startswith(OPERATIONS)]
-        if not all(isinstance(n, str) and isinstance(c, str) for n, c in kept):
+        own_layers = [(n, c) for n, c, m in classes if not str(m).startswith(OPERATIONS)]
+        if not all(isinstance(n, str) and isinstance(c, str) for n, c in own_layers):
             raise TypeError("a name is not text")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"its config.json does not describe a model: {error!r}") from None
-    found, used = {}, dict[str, int]()
-    for name, kind in kept:
+    by_name, used = {}, dict[str, int]()
+    for name, kind in own_layers:
         group = _snake_case(kind)
         used[group] = number = used.get(group, -1) + 1
-        found[name] = kind, f"{group}_{number}" if number else group
-    return found
+        by_name[name] = kind, f"{group}_{number}" if number else group
+    return by_name
 
 
 def _snake_case(name: str) -> str:
@@ -133,12 +133,12 @@ def _child(place: Any, name: str, kind: Any) -> Any:
 
     try:
         link = place.get(name, getlink=True)
-        found = place[name] if isinstance(link, h5py.HardLink) else None
+        member = place[name] if isinstance(link, h5py.HardLink) else None
     except Exception as error:
         raise Damaged(f"it has no {name} in {place.name}: {error}") from None
-    if not isinstance(found, kind):
+    if not isinstance(member, kind):
         raise Damaged(f"{place.name} has no {kind.__name__.lower()} {name!r} in this file")
-    return found
+    return member
 
 
 def _check(dataset: Any) -> None:
@@ -169,12 +169,12 @@ def spec_of(archive: Archive, notes: str) -> str | None:
     if notes not in archive.names:
         return None
     try:
-        found = json.loads(text(archive, notes, 4 * DESCRIBED))
+        notes_content = json.loads(text(archive, notes, 4 * DESCRIBED))
     except (ValueError, RecursionError) as error:
         raise Damaged(f"its {notes} is damaged: {error}") from None
-    if not isinstance(found, Mapping) or not isinstance(found.get("spec"), str):
+    if not isinstance(notes_content, Mapping) or not isinstance(notes_content.get("spec"), str):
         raise Damaged(f"its {notes} names no spec")
-    return str(found["spec"])
+    return str(notes_content["spec"])
 
 
 def instances(program: Program) -> list[str]:
@@ -202,7 +202,7 @@ def declare_variables(
     Raises:
         UsageError: a layer is missing or has another class, or a variable has another shape.
     """
-    found = {}
+    by_path = {}
     for key in instances(program):
         keras_layer = built.layers[key]
         kind, group = groups.get(keras_layer.name, ("", ""))
@@ -231,5 +231,5 @@ def declare_variables(
                     f"{shorten(str(list(stored.shape)))} of {shorten(stored.dtype)} (if the "
                     "sizes differ from the spec's, use --size)"
                 )
-            found[f"{key}/{variable.name}"] = stored
-    return found
+            by_path[f"{key}/{variable.name}"] = stored
+    return by_path

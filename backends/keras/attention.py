@@ -33,10 +33,14 @@ def arguments(layer: ClaimableCall) -> dict[str, Any] | None:
     """Return the arguments with which the constructor of ``keras.layers.MultiHeadAttention`` makes
     a layer equal to the spec's layer. Return None if the layer has noise, as Keras draws its own,
     only some of the biases, or 0 for an empty mask."""
-    given, biased = layer.attributes, {f"b_{letter}" in layer.shapes for letter in "qkvo"}
-    if given["keep"] != 1 or len(biased) > 1 or given.get("zero_if_empty"):
+    attributes, biased = layer.attributes, {f"b_{letter}" in layer.shapes for letter in "qkvo"}
+    if attributes["keep"] != 1 or len(biased) > 1 or attributes.get("zero_if_empty"):
         return None
-    return {"num_heads": given["heads"], "key_dim": given["head"], "use_bias": True in biased}
+    return {
+        "num_heads": attributes["heads"],
+        "key_dim": attributes["head"],
+        "use_bias": True in biased,
+    }
 
 
 def packing(layer: ClaimableCall) -> Packing:

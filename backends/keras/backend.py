@@ -144,10 +144,10 @@ class Keras(Backend):
         name = self.engine.cpu if self._card is None else f"gpu:{self._card}"
         self._device = self.keras.device(name)
         self._device.__enter__()
-        kept = host_dtype(dtype)
-        self.keras.config.set_floatx(kept)
+        storage_dtype = host_dtype(dtype)
+        self.keras.config.set_floatx(storage_dtype)
         # Set the dtype policy explicitly; otherwise, the first layer sets it for all later layers.
-        self.keras.config.set_dtype_policy(f"mixed_{dtype}" if narrow(dtype) else kept)
+        self.keras.config.set_dtype_policy(f"mixed_{dtype}" if narrow(dtype) else storage_dtype)
 
     def repeats(self) -> bool:
         return self.deterministic or self._card is None
@@ -215,12 +215,12 @@ class Keras(Backend):
         both = layer.definition in TWO_WAYS
         if both and any(map(callable, arguments.values())):
             return None  # Keras' wrapper copies the layer from its configuration
-        made, cast = self._make_layer(kind, layer, arguments, both)
+        keras_layer, cast = self._make_layer(kind, layer, arguments, both)
         extra_arguments = mask_of if "mask" in layer.node.attributes["roles"] else None
-        run = eager(made, layer.phase == "training", cast, extra_arguments)
+        run = eager(keras_layer, layer.phase == "training", cast, extra_arguments)
         named = f"{BOTH_WAYS} {kind}" if both else kind
         label = f"keras.layers.{named}{' (cuDNN)' if self._is_cudnn(kind, arguments) else ''}"
-        return KerasLayer(label, run, packing, made, extra_arguments)
+        return KerasLayer(label, run, packing, keras_layer, extra_arguments)
 
     def _make_layer(
         self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any], both: bool = False
@@ -233,11 +233,13 @@ class Keras(Backend):
         """
         name = own_name(str(layer.node.attributes["instance"]), self.keras)
         known = getattr(self.keras.layers, kind)
-        made = known(**arguments, **self.starts(known), name=name)
+        keras_layer = known(**arguments, **self.starts(known), name=name)
         if both:
-            made = self.keras.layers.Bidirectional(made, merge_mode="concat", name=name)
-        mixed = made.compute_dtype != made.variable_dtype
-        return made, self.keras.ops.cast if mixed else None
+            keras_layer = self.keras.layers.Bidirectional(
+                keras_layer, merge_mode="concat", name=name
+            )
+        mixed = keras_layer.compute_dtype != keras_layer.variable_dtype
+        return keras_layer, self.keras.ops.cast if mixed else None
 
     def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
         """Return the arguments with which the constructor of the Keras class ``kind`` sets all
@@ -252,11 +254,13 @@ class Keras(Backend):
         arguments = attention.arguments(layer)
         if arguments is None or not self._is_exact(attention.KIND, {}):
             return None
-        made, cast = self._make_layer(attention.KIND, layer, arguments)
+        keras_layer, cast = self._make_layer(attention.KIND, layer, arguments)
         extra_arguments = partial(attention.ATTENTION[layer.definition], self.keras.ops)
-        run = eager(made, layer.phase == "training", cast, extra_arguments)
+        run = eager(keras_layer, layer.phase == "training", cast, extra_arguments)
         packing = attention.packing(layer)
-        return KerasLayer(f"keras.layers.{attention.KIND}", run, packing, made, extra_arguments)
+        return KerasLayer(
+            f"keras.layers.{attention.KIND}", run, packing, keras_layer, extra_arguments
+        )
 
     def _is_cudnn(self, kind: str, arguments: Mapping[str, Any]) -> bool:
         """Return whether Keras runs the layer ``kind`` with cuDNN. It does so on a GPU for an LSTM

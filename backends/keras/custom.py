@@ -64,9 +64,9 @@ class Custom:
         """Return the source lines of the constructor, which creates the weights."""
         if not self.shapes:
             return []
-        made = [line for local in self.shapes for line in self._weight(local)]
+        weight_lines = [line for local in self.shapes for line in self._weight(local)]
         head = [f"{INDENT}def __init__(self, **kwargs):", f"{INDENT * 2}super().__init__(**kwargs)"]
-        return [*head, *made, ""]
+        return [*head, *weight_lines, ""]
 
     def method(self, name: str) -> list[str]:
         """Return the source lines of the method ``name``, which computes the equations."""
@@ -84,14 +84,14 @@ class Custom:
         Without the method, Keras on torch calls the layer with inputs of length 83 to find the
         output shape, and the weight may be shorter.
         """
-        types, made = self.program.types, [self.program.types[v] for v in self.outputs]
-        alike = [name for value, name in self.arguments.items() if [types[value]] == made]
+        types, output_types = self.program.types, [self.program.types[v] for v in self.outputs]
+        alike = [name for value, name in self.arguments.items() if [types[value]] == output_types]
         if not alike or not any(
             n.op == "slice" and n.inputs[0] in self.weights for n in self.nodes
         ):
             return []
-        given = ", ".join(f"{name}_shape" for name in self.arguments.values())
-        head = f"{INDENT}def compute_output_shape(self, {given}):"
+        arguments_text = ", ".join(f"{name}_shape" for name in self.arguments.values())
+        head = f"{INDENT}def compute_output_shape(self, {arguments_text}):"
         return ["", head, f"{INDENT * 2}return {alike[0]}_shape"]
 
     def _weight(self, local: str) -> list[str]:
@@ -141,7 +141,7 @@ def custom(
     frozen = {name: port for name, port in own.items() if port in program.statistics}
     moving = [port for port in frozen.values() if not is_constant(port)]
     results = node.outputs[: len(node.outputs) - len(moving)]
-    before = [made for made in constants if made is not node]
+    before = [constant for constant in constants if constant is not node]
     names = _local_names(program, node)
     idioms = Idioms(dict(program.types), names=names, lacking=LACKING)
     nodes, outputs = idioms.block([*before, *inline_calls([node])], results)
@@ -167,11 +167,11 @@ def custom(
 def _attributes(own: Iterable[str], reserved: Container[str]) -> dict[str, str]:
     """Return a dictionary from each weight to a unique attribute name, which is not in
     ``reserved``."""
-    found: dict[str, str] = {}
+    attribute_names: dict[str, str] = {}
     for name in own:
         is_taken = name in reserved or iskeyword(name) or name.startswith(("weight_", "form_"))
-        found[name] = identifier(f"weight_{name}" if is_taken else name)
-    return found
+        attribute_names[name] = identifier(f"weight_{name}" if is_taken else name)
+    return attribute_names
 
 
 def _local_names(program: Program, node: Node) -> dict[int, str]:
@@ -217,8 +217,8 @@ def _arguments(
             values.append(place[0])
     # Add an input if there is none, because a Keras layer must have one.
     names = {value: role for role, value in roles.items()}
-    found: dict[int, str] = {}
+    argument_names: dict[int, str] = {}
     for value in values or outer[:1]:
-        name = unique(identifier(names.get(value, "x"), RESERVED), found.values())
-        found[value] = name
-    return found
+        name = unique(identifier(names.get(value, "x"), RESERVED), argument_names.values())
+        argument_names[value] = name
+    return argument_names

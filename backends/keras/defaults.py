@@ -106,10 +106,10 @@ def _look_up(index: int) -> Measured:
     layer = build_with_zeros(layers.Embedding(3, 1), 1)
     layer.set_weights([np.arange(1, 4, dtype="float32")[:, None]])
     try:
-        found = float(_array(layer(np.array([index])))[0, 0])
+        entry = float(_array(layer(np.array([index])))[0, 0])
     except Exception:  # each engine raises a different error
         return "error"
-    return "NaN" if found != found else f"row {int(found) - 1}"
+    return "NaN" if entry != entry else f"row {int(entry) - 1}"
 
 
 PROBES.looked_up(_look_up)
@@ -130,8 +130,8 @@ def _default_argument(function: Any, name: str) -> Any:
     return inspect.signature(function).parameters[name].default
 
 
-def _loss(found: Any) -> float:
-    return float(np.ravel(_array(found))[0])
+def _loss(result: Any) -> float:
+    return float(np.ravel(_array(result))[0])
 
 
 @PROBES

@@ -132,8 +132,8 @@ class KerasFormat(Format):
             )
 
     def _fill(self, built: Any, exported: Exported) -> None:
-        given = {**exported.parameters, **exported.statistics}
-        unused = [o for o in dict.fromkeys(map(owner_of, given)) if o not in built.layers]
+        arrays = {**exported.parameters, **exported.statistics}
+        unused = [o for o in dict.fromkeys(map(owner_of, arrays)) if o not in built.layers]
         if unused:
             raise UsageError(
                 f"{exported.spec} cannot become a Keras model: no output depends on {unused[0]}"
@@ -141,7 +141,7 @@ class KerasFormat(Format):
                 f"{unused[0]} with an equation (such as kept = 1 * weights), or export to "
                 "torch, jax or onnx"
             )
-        for instance, packed in self._pack(built, given):
+        for instance, packed in self._pack(built, arrays):
             for variable in built.layers[instance].weights:
                 # Skip the random seed of a recurrent layer, which is never used.
                 if variable.name in packed:
@@ -180,7 +180,7 @@ class KerasFormat(Format):
             if spec not in (None, training.name):
                 raise UsageError(f"{path} has weights of {spec}, not of {training.name}")
             built = self.models.build(self.backend, training, _dtype(config))
-            wanted = {
+            expected_shapes = {
                 f"{key}/{variable.name}": tuple(variable.shape)
                 for key in instances(training)
                 for variable in built.layers[key].weights
@@ -188,10 +188,10 @@ class KerasFormat(Format):
             }
             integers = {f"{owner_of(name)}/{local_of(name)}" for name in index_names(training)}
             _check_known(path, config, built.module.defined)
-            with variables(parts, bytes_of(wanted)) as file:
+            with variables(parts, bytes_of(expected_shapes)) as file:
                 declared = declare_variables(path, training, built, layers(config), file)
-                tensors = read_arrays(path, declared, wanted, integers)
-        found: dict[str, Array] = {}
+                tensors = read_arrays(path, declared, expected_shapes, integers)
+        by_name: dict[str, Array] = {}
         for key in instances(training):
             local = {n.partition("/")[2]: a for n, a in tensors.items() if n.startswith(f"{key}/")}
             native = built.natives.get(key)
@@ -202,10 +202,10 @@ class KerasFormat(Format):
             }
             if native:
                 local = {**local, **native.packing.unpack(local, shapes)}
-            found.update({f"{key}.{n}": local[n] for n in shapes})
+            by_name.update({f"{key}.{n}": local[n] for n in shapes})
         return (
-            {p.name: found[p.name] for p in training.parameters},
-            {p.name: found[p.name] for p in training.statistics},
+            {p.name: by_name[p.name] for p in training.parameters},
+            {p.name: by_name[p.name] for p in training.statistics},
         )
 
     def _load(self, path: Path) -> Any:
@@ -234,8 +234,8 @@ class KerasFormat(Format):
         if _registered(config):
             run_file(module, WORDS)
         model = self._load(path)
-        given = {**inputs, **{f"state.{n}": a for n, a in state.items()}}
-        arrays = {t.name: np.asarray(given[t.name], t.dtype) for t in model.inputs}
+        inputs_by_name = {**inputs, **{f"state.{n}": a for n, a in state.items()}}
+        arrays = {t.name: np.asarray(inputs_by_name[t.name], t.dtype) for t in model.inputs}
         results = model(arrays if len(arrays) > 1 else next(iter(arrays.values())))
         to_numpy = self.keras.ops.convert_to_numpy
         return {

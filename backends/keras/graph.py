@@ -88,8 +88,8 @@ def eager(
         names = {id(v): name for name, v in variables(layer).items()}
         weights = [packed[names[id(v)]] for v in layer.trainable_variables]
         fixed = [values.get(v.name, v.value) for v in layer.non_trainable_variables]
-        made, changed = layer.stateless_call(weights, fixed, *sources, **free)
-        return _cast_results([made, *changed] if normalises else as_list(made), cast)
+        outputs, changed = layer.stateless_call(weights, fixed, *sources, **free)
+        return _cast_results([outputs, *changed] if normalises else as_list(outputs), cast)
 
     return run
 
@@ -113,14 +113,14 @@ def symbolic(
         roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
 
         def line(values: Values) -> None:
-            given = {role: values[i] for role, i in roles if i in values}
-            states, extra_arguments = _states(given), native.extra_arguments
+            tensors = {role: values[i] for role, i in roles if i in values}
+            states, extra_arguments = _states(tensors), native.extra_arguments
             free = {} if all(map(is_zero, states)) else {"initial_state": states}
-            free |= extra_arguments(given) if extra_arguments is not None else {}
-            sources = map(join, _source(native.layer, given))
-            made = _cast_results(as_list(native.layer(*sources, **free)), cast)
+            free |= extra_arguments(tensors) if extra_arguments is not None else {}
+            sources = map(join, _source(native.layer, tensors))
+            results = _cast_results(as_list(native.layer(*sources, **free)), cast)
             # New statistics are not tensors of the graph: Keras updates them as a side effect.
-            values.update(zip(node.outputs, [*made, *[None] * len(node.outputs)], strict=False))
+            values.update(zip(node.outputs, [*results, *[None] * len(node.outputs)], strict=False))
 
         return line
 
@@ -235,9 +235,9 @@ class KerasModels(WholeModel):
         env[VARIABLES] = {}
         self.session.interpreter(sizes, self.session.claimed(phase) | layers).run(nodes, env)
         rest = tuple(node for node in program.nodes if not done.issuperset(node.outputs))
-        wanted = [*ends, *(i for i in free_values(Block((), rest, ())) if i in done)]
-        outputs = {i: env[i] for i in wanted if isinstance(env[i], keras_tensor)}
-        constants = {i: env[i] for i in wanted if i not in outputs and env[i] is not None}
+        needed = [*ends, *(i for i in free_values(Block((), rest, ())) if i in done)]
+        outputs = {i: env[i] for i in needed if isinstance(env[i], keras_tensor)}
+        constants = {i: env[i] for i in needed if i not in outputs and env[i] is not None}
         name = program.name.rpartition("/")[2]
         model = self.keras.Model(list(inputs.values()), list(outputs.values()), name=name)
         trained, fixed = self._variables(program, model)
@@ -246,16 +246,16 @@ class KerasModels(WholeModel):
     def _inputs(self, program: Program, used: set[int], sizes: Mapping[str, int]) -> dict[int, Any]:
         """Return a ``keras.Input`` for each value that the model needs as input, by value number.
         Values that are variables of Keras layers are left out."""
-        made = {}
+        keras_inputs = {}
         for prefix, port in crossing_ports(program):
             owned = prefix in ("", "statistics.") and owner_of(port.name) in self.layers
             if port.value in used and not owned:
                 kinds = {"float": self.session.dtype, "index": self.index, "bool": "bool"}
                 dtype = kinds[program.type_of(port).kind]
-                made[port.value] = self.keras.Input(
+                keras_inputs[port.value] = self.keras.Input(
                     batch_shape=program.shape(port, sizes), dtype=dtype, name=f"{prefix}{port.name}"
                 )
-        return made
+        return keras_inputs
 
     def _variables(
         self, program: Program, model: Any

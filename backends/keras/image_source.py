@@ -15,22 +15,22 @@ ACTIVATIONS = {"linear": "{}", **{n: f"ops.{n}({{}})" for n in ("relu", "tanh", 
 def image_lines(layer: ClaimableCall, weights: Mapping[str, str]) -> list[str] | None:
     """Return the body of a method that computes a convolution or pool of ``x``; None for another
     layer. ``weights`` has the attribute of each weight."""
-    given, function = layer.attributes, FUNCTIONS.get(layer.definition)
-    activation = ACTIVATIONS.get(given.get("activation", "linear"))
-    if function is None or activation is None or isinstance(given["padding"], str):
+    attributes, function = layer.attributes, FUNCTIONS.get(layer.definition)
+    activation = ACTIVATIONS.get(attributes.get("activation", "linear"))
+    if function is None or activation is None or isinstance(attributes["padding"], str):
         return None
     fill = 'float("-inf")' if function == "max_pool" else "0.0"
-    pads, stride = given["padding"], given["stride"]
+    pads, stride = attributes["padding"], attributes["stride"]
     lines = _pad("x", pads, fill)
     if function == "conv":
-        options = {"strides": stride, "dilation_rate": given["dilation"]}
+        options = {"strides": stride, "dilation_rate": attributes["dilation"]}
         texts = [f"{name}={value!r}" for name, value in options.items() if {*value} != {1}]
         call = f"ops.conv({', '.join(['x', 'self.' + weights['W'], *texts])})"
         call += f" + self.{weights['b']}" if "b" in weights else ""
         return [*lines, f"return {activation.format(call)}"]
-    call = f"ops.{function}({{}}, {given['window']!r}, strides={stride!r})"
+    call = f"ops.{function}({{}}, {attributes['window']!r}, strides={stride!r})"
     text = call.format("x")
-    if lines and not given.get("count_padding", True):
+    if lines and not attributes.get("count_padding", True):
         # A mean without padding is divided by the share of its window that is inside.
         lines = ["inside = ops.ones_like(x)", *lines, *_pad("inside", pads, fill)]
         text += f" / {call.format('inside')}"

@@ -46,9 +46,11 @@ def is_operation_name(name: str, keras: Any) -> bool:
     ``GetItem``. A layer must not have such a name, because names in a model must be unique."""
     stem = name.rstrip("_0123456789")
     classes = [keras.Operation]
-    for found in classes:
-        classes += [c for c in found.__subclasses__() if not issubclass(c, keras.layers.Layer)]
-    snake = (re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", found.__name__).lower() for found in classes)
+    for operation in classes:
+        classes += [c for c in operation.__subclasses__() if not issubclass(c, keras.layers.Layer)]
+    snake = (
+        re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operation.__name__).lower() for operation in classes
+    )
     return stem in snake
 
 
@@ -178,32 +180,36 @@ def has_faulty_gradient(layer: ClaimableCall, on_torch: bool) -> bool:
 def image_arguments(kind: str, layer: ClaimableCall, on_cpu: bool) -> dict[str, Any]:
     """Return the constructor arguments of a convolution or pool (the Keras class ``kind``). If
     Keras does not support a setting, the argument is None."""
-    given = layer.attributes
+    attributes = layer.attributes
     if kind in POOLS:
-        window, strides = given["window"], given["stride"]
-        padding = _padding(window, strides, given["padding"])
+        window, strides = attributes["window"], attributes["stride"]
+        padding = _padding(window, strides, attributes["padding"])
         even = set(strides) == {1} and all(size % 2 for size in window)
-        if padding == "same" and "count_padding" in given and (given["count_padding"] or not even):
+        if (
+            padding == "same"
+            and "count_padding" in attributes
+            and (attributes["count_padding"] or not even)
+        ):
             padding = None  # Keras excludes padding from means; on torch, only an even padding
         return {"pool_size": window, "strides": strides, "padding": padding}
     *kernel, each, units = layer.shapes["W"]
-    found: dict[str, Any] = {"kernel_size": tuple(kernel)}
+    arguments: dict[str, Any] = {"kernel_size": tuple(kernel)}
     if kind == "Conv2DTranspose":
-        stride = int(given["stride"])
+        stride = int(attributes["stride"])
         # If the stride exceeds the kernel, Keras returns a larger result.
-        found |= {"filters": each, "strides": None if stride > kernel[0] else stride}
+        arguments |= {"filters": each, "strides": None if stride > kernel[0] else stride}
         # Padding "same" of Keras cuts what the kernel adds beyond the stride.
-        same = 2 * given["padding"] == kernel[0] - stride
-        found["padding"] = ("same" if same else None) if given["padding"] else "valid"
-        return found | {"dilation_rate": 1 if given["dilation"] == 1 else None}
-    strides, groups = given["stride"], int(given["groups"])
-    found |= {"strides": strides, "padding": _padding(kernel, strides, given["padding"])}
+        same = 2 * attributes["padding"] == kernel[0] - stride
+        arguments["padding"] = ("same" if same else None) if attributes["padding"] else "valid"
+        return arguments | {"dilation_rate": 1 if attributes["dilation"] == 1 else None}
+    strides, groups = attributes["stride"], int(attributes["groups"])
+    arguments |= {"strides": strides, "padding": _padding(kernel, strides, attributes["padding"])}
     # On a CPU, TensorFlow cannot compute gradients of a dilated kernel, or of groups of channels.
-    found["dilation_rate"] = 1 if set(given["dilation"]) == {1} else None
+    arguments["dilation_rate"] = 1 if set(attributes["dilation"]) == {1} else None
     if kind == DEPTHWISE:
-        found["depth_multiplier"] = units // groups
-        return found | ({"strides": None} if len(set(strides)) > 1 else {})
-    return found | {"filters": units, "groups": None if on_cpu and groups > 1 else groups}
+        arguments["depth_multiplier"] = units // groups
+        return arguments | ({"strides": None} if len(set(strides)) > 1 else {})
+    return arguments | {"filters": units, "groups": None if on_cpu and groups > 1 else groups}
 
 
 def _padding(kernel: Sequence[int], strides: Sequence[int], padding: Any) -> str | None:
@@ -241,25 +247,25 @@ def layer_arguments(
     """Return the constructor arguments of the Keras class ``kind`` for a layer. If Keras does not
     have a function, e.g. an activation, the argument is None. ``activation`` maps a function's name
     to Keras' name or function. ``on_cpu`` is true for TensorFlow on the CPU."""
-    given = layer.attributes
+    attributes = layer.attributes
     if kind == "Embedding":
         rows, units = layer.shapes["table"]
         return {"input_dim": rows, "output_dim": units}
     if kind == "BatchNormalization":
-        return {"epsilon": given["epsilon"], "momentum": given["momentum"]}
+        return {"epsilon": attributes["epsilon"], "momentum": attributes["momentum"]}
     if kind in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
-        return {name: given[name] for name in ("epsilon", "groups") if name in given}
+        return {name: attributes[name] for name in ("epsilon", "groups") if name in attributes}
     if kind == "MaxPooling2D" and on_cpu:
         return {"pool_size": None}  # this layer ignores NaN
     if kind in IMAGES:
-        named = {n: activation(given[n]) for n in ("activation",) if n in given}
+        named = {n: activation(attributes[n]) for n in ("activation",) if n in attributes}
         return image_arguments(kind, layer, on_cpu) | named
     units = next(s for n, s in layer.shapes.items() if n.startswith("W"))[1]
-    if given.get("second_bias"):
+    if attributes.get("second_bias"):
         return {"units": None}  # Keras has one bias
-    found = {"units": units, "activation": activation(given["activation"])}
+    arguments = {"units": units, "activation": activation(attributes["activation"])}
     if kind in RECURRENT:
-        found |= {"return_sequences": True, "return_state": True}
-    if "gate" in given:
-        found["recurrent_activation"] = activation(given["gate"])
-    return found
+        arguments |= {"return_sequences": True, "return_state": True}
+    if "gate" in attributes:
+        arguments["recurrent_activation"] = activation(attributes["gate"])
+    return arguments

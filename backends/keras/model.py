@@ -169,8 +169,8 @@ class Assembly:
         elif self._is_plain(node):
             order = order_of_sum(self.program, node) if node.op == "add" else None
             operands = [self._operand(value) for value in order or node.inputs]
-            given = [operands] if node.op == "concat" else operands
-            self.tensors[node.output] = self.table[node.op](*given, **self._attributes(node))
+            arguments = [operands] if node.op == "concat" else operands
+            self.tensors[node.output] = self.table[node.op](*arguments, **self._attributes(node))
         else:
             self._generate(node)
 
@@ -178,22 +178,24 @@ class Assembly:
         """Return whether a single Keras operation can compute a node (an operation of the program).
         It cannot, for example, if the node needs the length of an axis that is unknown when the
         model is built."""
-        made = [self.constants[value].op for value in node.inputs if value in self.constants]
-        if node.op == "multiply" and made:
+        constant_ops = [
+            self.constants[value].op for value in node.inputs if value in self.constants
+        ]
+        if node.op == "multiply" and constant_ops:
             # Keras treats the product of a symbolic tensor and a number as a sparse tensor.
             return False
-        if node.op == "add" and not made and order_of_sum(self.program, node) is None:
+        if node.op == "add" and not constant_ops and order_of_sum(self.program, node) is None:
             return False
-        return not free_sizes(self.program, [node]) and set(made) <= {"constant"}
+        return not free_sizes(self.program, [node]) and set(constant_ops) <= {"constant"}
 
     def _attributes(self, node: Node) -> dict[str, Any]:
-        found = dict(node.attributes)
+        attributes = dict(node.attributes)
         if node.op in ("slice", "select"):
             ends = {n: d.constant for n, d in bounds(self.program, node).items()}
-            found = {name: ends.get(name) for name in found} | {"axis": found["axis"]}
+            attributes = {n: ends.get(n) for n in attributes} | {"axis": attributes["axis"]}
         if node.op in ("astype", "one_hot"):
-            found["dtype"] = self.dtype
-        return {name: self._numbers(attribute) for name, attribute in found.items()}
+            attributes["dtype"] = self.dtype
+        return {name: self._numbers(attribute) for name, attribute in attributes.items()}
 
     def _numbers(self, attribute: Any) -> Any:
         if isinstance(attribute, tuple):
@@ -202,10 +204,10 @@ class Assembly:
         return attribute.resolve(sizes) if isinstance(attribute, Dim) else attribute
 
     def _operand(self, value: int) -> Any:
-        made = self.constants.get(value)
-        if made is None:
+        constant = self.constants.get(value)
+        if constant is None:
             return self.tensors[value]
-        figure = made.attributes["value"]
+        figure = constant.attributes["value"]
         return figure if self.program.types[value].kind == "float" else int(figure)
 
     def _tensor(self, value: int) -> Any:
@@ -223,11 +225,12 @@ class Assembly:
             return
         states = [roles[name] for name in STATES if name in roles]
         # Keras starts from zeros if no initial state is given.
-        given = [] if all(map(self._is_zero, states)) else list(map(self._tensor, states))
+        starts = [] if all(map(self._is_zero, states)) else list(map(self._tensor, states))
         source = self._tensor(roles["indices"] if "indices" in roles else roles["x"])
-        made = as_list(self.layers[key](source, **({"initial_state": given} if given else {})))
+        keywords = {"initial_state": starts} if starts else {}
+        results = as_list(self.layers[key](source, **keywords))
         # Omit the new statistics, which come last: they are not outputs of the model.
-        self.tensors.update(zip(node.outputs, made, strict=False))
+        self.tensors.update(zip(node.outputs, results, strict=False))
 
     def _is_zero(self, value: int) -> bool:
         node = self.constants.get(value)
@@ -274,16 +277,16 @@ class Assembly:
             self.layers[key] = layer
         tensors = [self.tensors[value] for value in made_of.arguments]
         number = [*forms].index(text) + 1
-        made = layer(tensors, form=number) if len(forms) > 1 else layer(*tensors)
-        self.tensors.update(zip(made_of.results, as_list(made), strict=True))
+        results = layer(tensors, form=number) if len(forms) > 1 else layer(*tensors)
+        self.tensors.update(zip(made_of.results, as_list(results), strict=True))
 
-    def _name(self, wanted: str) -> str:
-        """Return the name ``wanted``, or a changed name if an input, a layer or an operation has it
+    def _name(self, name: str) -> str:
+        """Return a name, or a changed name if an input, a layer or an operation has it
         already."""
         taken = {*self.inputs, *(layer.name for layer in self.layers.values())}
-        if wanted in taken or is_operation_name(wanted, self.keras):
-            return f"{wanted}_layer"
-        return wanted
+        if name in taken or is_operation_name(name, self.keras):
+            return f"{name}_layer"
+        return name
 
 
 def _idioms(ops: Any) -> Table:
@@ -304,9 +307,9 @@ def _idioms(ops: Any) -> Table:
 def claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:
     """Return a dictionary from a layer of the spec to the Keras layer that replaces it. A layer is
     included if the Keras layer can replace all of its calls."""
-    found: dict[str, Any] = {}
+    by_layer: dict[str, Any] = {}
     for key, calls in calls_by_layer(program).items():
         natives = [backend.claim(c) for c in calls if c.node.attributes["kind"] == "layer"]
         if natives and all(natives):
-            found[key] = natives[0]
-    return found
+            by_layer[key] = natives[0]
+    return by_layer

@@ -31,8 +31,8 @@ def with_noise(keras: Any, given: GivenNoise) -> Iterator[None]:
             return own_dropout(inputs, rate, noise_shape, seed)
         shape = inputs.shape if noise_shape is None else noise_shape
         lengths = [n or length for n, length in zip(shape, inputs.shape, strict=True)]
-        kept = ops.convert_to_tensor(given.take(lengths), inputs.dtype)
-        return inputs * kept / (1 - rate)
+        mask = ops.convert_to_tensor(given.take(lengths), inputs.dtype)
+        return inputs * mask / (1 - rate)
 
     def refuse(name: str) -> Any:
         return lambda *_, **__: given.refuse(

@@ -118,9 +118,9 @@ class KerasOptimizer(NativeOptimizer):
             tensors = [variables[n] for n in order]
             gradients = [constants[f"gradient.{n}"] for n in order]
             state = [constants[f"state.{i}"] for i in range(len(optimizer.variables))]
-            made = self.engine.apply(optimizer, trained, tensors, state, gradients)
-            named = zip(order, made[0], strict=True)
-            return {**dict(named), **{f"state.{i}": t for i, t in enumerate(made[1])}}
+            result = self.engine.apply(optimizer, trained, tensors, state, gradients)
+            named = zip(order, result[0], strict=True)
+            return {**dict(named), **{f"state.{i}": t for i, t in enumerate(result[1])}}
 
         self.step = self.engine.compile_part(step)
         self.first = [self.backend.numpy(v.value) for v in optimizer.variables]
@@ -139,8 +139,9 @@ class KerasOptimizer(NativeOptimizer):
         state = [state[0], rate, *state[2:]]
         constants = {f"gradient.{n}": g for n, g in gradients.items()}
         constants |= {f"state.{i}": t for i, t in enumerate(state)}
-        made = self.step(variables, constants)
-        return [made[f"state.{i}"] for i in range(len(state))], {n: made[n] for n in self.shapes}
+        results = self.step(variables, constants)
+        new_state = [results[f"state.{i}"] for i in range(len(state))]
+        return new_state, {n: results[n] for n in self.shapes}
 
     def slots(self, state: Any) -> Mapping[str, Tensors]:
         return {
@@ -176,9 +177,9 @@ def claim_optimizer(
 def _clip(keras: Any, rule: UpdateRule) -> Clipping | None:
     """Return the clipping of the rule if Keras can clip gradients in the same way; otherwise
     None."""
-    found = clipping(rule)
+    limits = clipping(rule)
     # On torch, Keras' minimum and maximum of a float64 tensor and a number are float32.
     rounds = keras.config.floatx() == "float64" and keras.backend.backend() == "torch"
-    if found is None or found.epsilon or (rounds and found.by != "value"):
+    if limits is None or limits.epsilon or (rounds and limits.by != "value"):
         return None
-    return found
+    return limits

@@ -282,8 +282,8 @@ class KerasModel(OwnModel):
         run = self.backend.value_and_gradient(self.jit(function) if self.jit else function)
         results, target = run(variables, constants)
         numpy = self.backend.numpy
-        kept = {n: numpy(t) for n, t in results.items() if n != "scalar"}
-        return kept, {n: numpy(t) for n, t in target.items()}
+        values = {n: numpy(t) for n, t in results.items() if n != "scalar"}
+        return values, {n: numpy(t) for n, t in target.items()}
 
 
 def _unfreeze(model: Any, norm: type[Any]) -> set[int]:
@@ -291,10 +291,10 @@ def _unfreeze(model: Any, norm: type[Any]) -> set[int]:
     statistics also in training mode. Return the identities of the changed variables."""
     before = {id(v) for v in model.trainable_variables}
     parts = list(model._flatten_layers())
-    kept = [part for part in parts if isinstance(part, norm) and not part.trainable]
+    frozen_norms = [part for part in parts if isinstance(part, norm) and not part.trainable]
     for part in parts:
         part.trainable = True
-    for part in kept:
+    for part in frozen_norms:
         part.trainable = False
     return {id(v) for v in model.trainable_variables} - before
 

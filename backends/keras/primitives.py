@@ -90,7 +90,7 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
         "broadcast_to expand_dims squeeze flip sum max matmul tensordot stop_gradient "
         "erf sin cos floor"
     )
-    found = {name: getattr(ops, name) for name in same.split()} | {
+    functions = {name: getattr(ops, name) for name in same.split()} | {
         "arange": lambda stop: ops.arange(stop, dtype="int32"),
         "reshape": lambda x, shape: ops.reshape(x, shape),
         "astype": ops.cast,
@@ -105,7 +105,7 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
         "cumulative_sum": lambda x: ops.cumsum(x, axis=-1),
         "argsort": lambda x: ops.argsort(x, axis=-1),
     }
-    return found | {name: _operation(keras, found[name], f) for name, f in exact.items()}
+    return functions | {name: _operation(keras, functions[name], f) for name, f in exact.items()}
 
 
 def _operation(

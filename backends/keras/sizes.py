@@ -18,15 +18,15 @@ def bounds(program: Program, node: Node) -> dict[str, Dim]:
     """
     axis = node.attributes["axis"]
     length = with_known_sizes(program, program.types[node.inputs[0]].shape[axis])
-    found = {}
+    by_name = {}
     for name in ("start", "stop", "index"):
         bound = with_known_sizes(program, Dim.of(node.attributes.get(name, 0)))
         rest = bound - length
         is_end = bound == (length if name == "stop" else Dim())
         if name in node.attributes and (name == "index" or not is_end):
             from_end = bound.terms and not rest.terms and rest.constant < 0
-            found[name] = rest if from_end else bound
-    return found
+            by_name[name] = rest if from_end else bound
+    return by_name
 
 
 def with_known_sizes(program: Program, dim: Dim) -> Dim:
@@ -38,7 +38,7 @@ def with_known_sizes(program: Program, dim: Dim) -> Dim:
 def free_sizes(program: Program, nodes: Iterable[Node]) -> set[str]:
     """Return the names of the sizes that the operations need as numbers, although these are unknown
     when a layer is built."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in walk_nodes(nodes):
         dims: list[Any] = [
             dim
@@ -51,8 +51,8 @@ def free_sizes(program: Program, nodes: Iterable[Node]) -> set[str]:
             dims += program.types[node.output].shape[1:]
         if node.body is not None:
             dims += [dim for v in stacked_outputs(node) for dim in program.types[v].shape]
-        found.update(name for dim in dims if isinstance(dim, Dim) for name in dim.names)
-    return found - program.sizes.keys()
+        names.update(name for dim in dims if isinstance(dim, Dim) for name in dim.names)
+    return names - program.sizes.keys()
 
 
 def has_flat_indices(program: Program, node: Node) -> bool:

@@ -84,8 +84,8 @@ def _overlap_add(node: Node, shape: Shape, operand: str, text: Text) -> str:
         both = (left.index(axis), left.index(window))
         operand = f"ops.tensordot({operand}, {ones}, axes=({both}, (0, 1)))"
         left = [n for n in left if n not in (axis, window)] + [axis]
-    kept = sorted(left)
-    return f"ops.transpose({operand}, {[left.index(n) for n in kept]})"
+    order = sorted(left)
+    return f"ops.transpose({operand}, {[left.index(n) for n in order]})"
 
 
 FRAMING: Mapping[str, Callable[[Node, Shape, str, Text], str]] = {
@@ -231,9 +231,9 @@ class CallWriter:
         if node.op == "concat":
             return f"ops.concatenate({_list(operands)}, axis={attributes['axis']})"
         if node.op in ("slice", "select"):
-            found = {n: self._dim(d) for n, d in bounds(self.program, node).items()}
-            part = f"{found.get('start', '')}:{found.get('stop', '')}"
-            index = ", ".join([":"] * node.attributes["axis"] + [found.get("index", part)])
+            bound_texts = {n: self._dim(d) for n, d in bounds(self.program, node).items()}
+            part = f"{bound_texts.get('start', '')}:{bound_texts.get('stop', '')}"
+            index = ", ".join([":"] * node.attributes["axis"] + [bound_texts.get("index", part)])
             return f"{self._wrapped(node.inputs[0], 3)}[{index}]"
         if node.op == "extent":
             factors = " * ".join(f"({self._dim(dim)})" for dim in node.attributes["dims"])
@@ -257,13 +257,13 @@ class CallWriter:
         runs over step numbers and indexes each sequence.
         """
         body, count = node.block, node.carries
-        made = stacked_outputs(node)
-        carried = [*body.outputs[:count], *made]
+        stacked_values = stacked_outputs(node)
+        carried = [*body.outputs[:count], *stacked_values]
         first = [self._texts[value] for value in node.inputs[:count]]
         for value, text in zip(body.inputs, [*first, *node.inputs[count:]], strict=True):
             old = f"old_{text}" if str(text).isidentifier() else "old"
             self._texts[value] = self._name(value, old)
-        first += [self._zeros(value) for value in made]
+        first += [self._zeros(value) for value in stacked_values]
         names = [self._texts[value] for value in body.inputs]
         over = _list([self._texts[value] for value in node.inputs[count:]])
         slices = "slices"
@@ -274,7 +274,7 @@ class CallWriter:
         self.lines += [
             *([""] if self.lines else []),
             "def step(carried, slices):",
-            f"{INDENT}{_list(names[:count] + ['_'] * len(made))} = carried",
+            f"{INDENT}{_list(names[:count] + ['_'] * len(stacked_values))} = carried",
             f"{INDENT}{_list(names[count:])} = {slices}",
         ]
         self._block(body.nodes, INDENT)

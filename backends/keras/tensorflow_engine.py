@@ -81,8 +81,8 @@ class TensorFlowEngine:
         (:mod:`..jax.primitives`)."""
         tf = self.tf
         lost = tf.reduce_any(tf.math.is_nan(x), axis, keepdims)
-        found = tf.reduce_max(x, axis, keepdims)
-        return tf.where(lost, tf.fill(tf.shape(found), tf.constant(math.nan, x.dtype)), found)
+        largest = tf.reduce_max(x, axis, keepdims)
+        return tf.where(lost, tf.fill(tf.shape(largest), tf.constant(math.nan, x.dtype)), largest)
 
     def _argsort(self, x: Any) -> Any:
         """Return the indices that sort each row, with NaN last and -0 equal to 0; TensorFlow's own
@@ -148,8 +148,8 @@ class TensorFlowEngine:
         the CPU."""
         if self._card is None:
             return None
-        found: int = self.tf.config.experimental.get_memory_info(f"GPU:{self._card}")["peak"]
-        return found
+        peak: int = self.tf.config.experimental.get_memory_info(f"GPU:{self._card}")["peak"]
+        return peak
 
     def forget_device_memory(self) -> None:
         """Start a new measurement of peak memory."""
@@ -211,17 +211,18 @@ class TensorFlowEngine:
             def batch(index: Any) -> Tensors:
                 return {n: t[index] for n, t in batches.items()}
 
-            def body(index: Any, carried: Tensors, kept: Any) -> tuple[Any, Tensors, Any]:
+            def body(index: Any, carried: Tensors, arrays: Any) -> tuple[Any, Tensors, Any]:
                 carried, results = traced(carried, fixed, batch(index))
-                return index + 1, carried, {n: kept[n].write(index, t) for n, t in results.items()}
+                written = {n: arrays[n].write(index, t) for n, t in results.items()}
+                return index + 1, carried, written
 
             count = next(iter(batches.values())).shape[0]
-            _, given = traced.get_concrete_function(carried, fixed, batch(0)).structured_outputs
-            kept = {n: self.tf.TensorArray(t.dtype, count) for n, t in given.items()}
-            _, carried, kept = self.tf.while_loop(
-                lambda index, *_: index < count, body, (0, carried, kept)
+            _, specs = traced.get_concrete_function(carried, fixed, batch(0)).structured_outputs
+            arrays = {n: self.tf.TensorArray(t.dtype, count) for n, t in specs.items()}
+            _, carried, arrays = self.tf.while_loop(
+                lambda index, *_: index < count, body, (0, carried, arrays)
             )
-            return carried, {n: array.stack() for n, array in kept.items()}
+            return carried, {n: array.stack() for n, array in arrays.items()}
 
         return self.advance(run)
 
@@ -245,22 +246,22 @@ class TensorFlowEngine:
             time = count - 1 - number if reverse else number
             return time, *step(carries, [sequence[time] for sequence in sequences])
 
-        def body(number: Any, carries: list[Any], kept: list[Any]) -> tuple[Any, list[Any], Any]:
+        def body(number: Any, carries: list[Any], arrays: list[Any]) -> tuple[Any, list[Any], Any]:
             time, carries, results = run_step(number, carries)
-            written = [array.write(time, t) for array, t in zip(kept, results, strict=True)]
+            written = [array.write(time, t) for array, t in zip(arrays, results, strict=True)]
             return number + 1, carries, written
 
         time, after, results = run_step(0, carries)
-        kept = [
+        arrays = [
             tf.TensorArray(t.dtype, count, element_shape=t.shape).write(time, t) for t in results
         ]
-        _, last, kept = tf.while_loop(
+        _, last, arrays = tf.while_loop(
             lambda number, *_: number < count,
             body,
-            (1, list(after), kept),
+            (1, list(after), arrays),
             maximum_iterations=count - 1,
         )
-        return last, [array.stack() for array in kept]
+        return last, [array.stack() for array in arrays]
 
     def wait(self, tensors: Tensors) -> None:
         """Wait until the GPU has computed the tensors; on the CPU, return at once."""
@@ -279,8 +280,8 @@ class TensorFlowEngine:
             with self.tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(list(variables.values()))
                 results = function(variables, constants)
-            found = tape.gradient(results["scalar"], variables, unconnected_gradients="zero")
-            return results, {n: self.tf.convert_to_tensor(g) for n, g in found.items()}
+            gradients = tape.gradient(results["scalar"], variables, unconnected_gradients="zero")
+            return results, {n: self.tf.convert_to_tensor(g) for n, g in gradients.items()}
 
         return run
 

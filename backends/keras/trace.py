@@ -35,13 +35,13 @@ USUAL = ("batch", "time", "features")
 def declarations(model: Any) -> dict[str, str]:
     """Return the declaration of each input, as :mod:`harness.porting.inputs` reads it; an empty
     dictionary for a model without symbolic inputs."""
-    found = {}
+    by_input = {}
     for tensor in getattr(functional(model), "inputs", None) or ():
         names = AXES.get(len(tensor.shape), USUAL)
         lengths = [str(n or names[min(k, len(names) - 1)]) for k, n in enumerate(tensor.shape)]
         below = "" if "float" in tensor.dtype else f":{_below(model, tensor)}"
-        found[tensor.name] = f"{','.join(lengths)}{below}"
-    return found
+        by_input[tensor.name] = f"{','.join(lengths)}{below}"
+    return by_input
 
 
 def _below(model: Any, tensor: Any) -> int:
@@ -201,13 +201,13 @@ class KerasTranslation:
         rules = RULES if is_layer else OPERATIONS
         rule = rules.get(kind)
         masks = masks_of(node) if kind not in MASKED else []
-        made = None if rule is None or masks else rule(self, node, inputs, about)
-        if made is None:
+        operands = None if rule is None or masks else rule(self, node, inputs, about)
+        if operands is None:
             reason = "with a mask" if masks else "with these settings" if rule else ""
             name = f"{type(layer).__module__.partition('.')[0]}.{kind}"
             refused = {"operator": name, "reason": reason}
-            made = self.builder.add("unsupported", inputs, refused, **about)
-        every = made if isinstance(made, list) else [made] * len(symbols)
+            operands = self.builder.add("unsupported", inputs, refused, **about)
+        every = operands if isinstance(operands, list) else [operands] * len(symbols)
         for symbol, result, operand in zip(symbols, results, every, strict=True):
             self.tensors[id(symbol)], self.operands[id(symbol)] = result, operand
         self.modules = before

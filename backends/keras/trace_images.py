@@ -111,11 +111,11 @@ def _crop(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Result:
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return None
     shape, result = input_shape(t, node), about["shape"]
-    given = getattr(layer, "cropping", None)
-    if given is None:
+    cropping = getattr(layer, "cropping", None)
+    if cropping is None:
         starts = [(n - m) // 2 for n, m in zip(shape[1:-1], result[1:-1], strict=True)]
     else:
-        starts = [pair[0] for pair in ([given] if len(shape) == 3 else given)]
+        starts = [pair[0] for pair in ([cropping] if len(shape) == 3 else cropping)]
     if any(n < m for n, m in zip(shape, result, strict=True)):
         return None  # CenterCrop resizes small images
     for axis, start in enumerate(starts, 1):

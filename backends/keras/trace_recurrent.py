@@ -53,10 +53,10 @@ def _stacked(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> Resu
     x = inputs[0]
     for cell in layer.cell.cells:
         own = {**about, "shape": (batch, time, cell.units)}
-        made = _loop(t, layer, cell, [x], own)
-        if made is None:
+        states = _loop(t, layer, cell, [x], own)
+        if states is None:
             return None
-        x = made
+        x = states
     if layer.return_sequences:
         return t.builder.node("reverse", [x], about) if layer.go_backwards else x
     return t.builder.select(x, 1, 0 if layer.go_backwards else -1, about)
@@ -142,9 +142,9 @@ def _lstm_step(
     wide = {**about, "shape": g.shape_of(products[0])}
     i, f, new, o = _gates(g, _sum(g, *products, bias, about=wide), 4, about)
     i, f, o = (g.node("sigmoid", [gate], about) for gate in (i, f, o))
-    kept = g.node("*", [f, c], about)
+    remembered = g.node("*", [f, c], about)
     added = g.node("*", [i, g.node("tanh", [new], about)], about)
-    c = g.node("+", [kept, added], about)
+    c = g.node("+", [remembered, added], about)
     return [g.node("*", [o, g.node("tanh", [c], about)], about), c]
 
 

@@ -64,8 +64,8 @@ def input_shape(t: Any, node: Any) -> tuple[int, ...]:
 
 def masks_of(node: Any) -> list[str]:
     """Return the names of the masks that a call of a layer gets."""
-    given = node.arguments.kwargs.items()
-    return [n for n, value in given if n.endswith("mask") and hasattr(value, "shape")]
+    keywords = node.arguments.kwargs.items()
+    return [n for n, value in keywords if n.endswith("mask") and hasattr(value, "shape")]
 
 
 @RULES.of("Dense")
@@ -283,8 +283,8 @@ def _global_pool(t: Any, node: Any, inputs: Sequence[Operand], about: About) -> 
     column = (*t.builder.shape_of(mask), 1)
     inside = t.builder.node("cast", [mask], about, column[:2])
     inside = t.builder.node("reshape", [inside], about, column)
-    kept = t.builder.node("*", [x, inside], about, input_shape(t, node))
-    total = t.builder.node("sum", [kept], about, axis=axes, keepdims=keepdims)
+    unmasked = t.builder.node("*", [x, inside], about, input_shape(t, node))
+    total = t.builder.node("sum", [unmasked], about, axis=axes, keepdims=keepdims)
     shape = (*about["shape"][:-1], 1)
     count = t.builder.node("sum", [inside], about, shape, axis=axes, keepdims=keepdims)
     return t.builder.node("/", [total, count], about)

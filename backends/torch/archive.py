@@ -87,13 +87,13 @@ def tensors(archive: Archive, model_bytes: int) -> dict[str, Declared]:
     Raises:
         Damaged: the file does not contain a state_dict.
     """
-    found = [name for name in archive.names if name.endswith("/data.pkl")]
-    if len(found) != 1 or found[0].count("/") != 1:
+    pickle_names = [name for name in archive.names if name.endswith("/data.pkl")]
+    if len(pickle_names) != 1 or pickle_names[0].count("/") != 1:
         raise Damaged("it is not an archive written by torch.save")
-    folder = found[0].partition("/")[0]
-    state = _read_pickle(archive.part(found[0], DESCRIBED))
-    told = f"{folder}/byteorder" in archive.names and archive.part(f"{folder}/byteorder", 16)
-    order: Literal["<", ">"] = ">" if told == b"big" else "<"
+    folder = pickle_names[0].partition("/")[0]
+    state = _read_pickle(archive.part(pickle_names[0], DESCRIBED))
+    byteorder = f"{folder}/byteorder" in archive.names and archive.part(f"{folder}/byteorder", 16)
+    order: Literal["<", ">"] = ">" if byteorder == b"big" else "<"
 
     def loader(tensor: Tensor) -> Callable[[], Array]:
         def load() -> Array:
@@ -136,19 +136,19 @@ def _read_pickle(data: bytes) -> dict[str, Tensor]:
         Damaged: the pickle is damaged, or does not describe a state_dict.
     """
     try:
-        found = _Descriptions(io.BytesIO(data)).load()
+        content = _Descriptions(io.BytesIO(data)).load()
     except Damaged:
         raise
     # Reading a damaged pickle can raise any exception.
     except Exception as error:
         raise Damaged(f"its pickle is damaged: {type(error).__name__}: {error}") from None
-    if not isinstance(found, dict):
-        raise Damaged(f"it contains {_with_article(found)}, not named tensors")
-    other_types = sorted({type(v).__name__ for v in found.values() if not isinstance(v, Tensor)})
-    if other_types or not all(isinstance(key, str) for key in found):
+    if not isinstance(content, dict):
+        raise Damaged(f"it contains {_with_article(content)}, not named tensors")
+    other_types = sorted({type(v).__name__ for v in content.values() if not isinstance(v, Tensor)})
+    if other_types or not all(isinstance(key, str) for key in content):
         content_types = ", ".join(other_types or ["keys that are not strings"])
         raise Damaged(f"it contains a dict with {content_types}, not named tensors")
-    return found
+    return content
 
 
 def _with_article(value: Any) -> str:

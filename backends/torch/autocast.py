@@ -31,8 +31,8 @@ def autocast(native: Native, device: str, dtype: str) -> Native:
         def run_with_autocast(*arguments: Any) -> Sequence[Any]:
             # Disable autocast's cache: after an in-place update, it would have old parameters.
             with torch.autocast(kind, narrow, cache_enabled=False), _without_onednn(refused):
-                made = run(*arguments)
-            return [tensor.float() for tensor in made]
+                results = run(*arguments)
+            return [tensor.float() for tensor in results]
 
         return run_with_autocast
 

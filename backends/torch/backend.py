@@ -172,12 +172,12 @@ class Torch(Backend):
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
         # Reuse leaf tensors, because in-place optimizers pass the same tensors at each step.
-        kept: dict[str, tuple[Tensor, Tensor]] = {}
+        leaf_tensors: dict[str, tuple[Tensor, Tensor]] = {}
 
         def leaf(name: str, variable: Tensor) -> Tensor:
-            if name not in kept or kept[name][0] is not variable:
-                kept[name] = variable, variable.detach().requires_grad_()
-            return kept[name][1]
+            if name not in leaf_tensors or leaf_tensors[name][0] is not variable:
+                leaf_tensors[name] = variable, variable.detach().requires_grad_()
+            return leaf_tensors[name][1]
 
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             leaves = {n: leaf(n, v) for n, v in variables.items()}

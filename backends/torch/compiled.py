@@ -93,8 +93,8 @@ def compile_plan(
     def function(inputs: Tensors, _: Tensors) -> Tensors:
         return run(inputs)
 
-    made = _Compiled(function, exact)
-    return lambda inputs: made(inputs, {})
+    compiled = _Compiled(function, exact)
+    return lambda inputs: compiled(inputs, {})
 
 
 def compile_native(function: F, device: str, exact: bool) -> F:
@@ -127,21 +127,21 @@ class _Compiled:
         self._parts: list[tuple[str, ...]] = []
 
     def __call__(self, variables: Tensors, constants: Tensors) -> Any:
-        given = {**variables, **constants} if constants else variables
+        tensors = {**variables, **constants} if constants else variables
         if self._whole is None:
             self._compile(variables, constants)
         assert self._whole is not None
-        made = iter(self._whole(*[given[name] for name in self._names]))
-        parts = [dict(zip(names, made, strict=False)) for names in self._parts]
+        results = iter(self._whole(*[tensors[name] for name in self._names]))
+        parts = [dict(zip(names, results, strict=False)) for names in self._parts]
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     def _compile(self, variables: Tensors, constants: Tensors) -> None:
         self._names, count = (*variables, *constants), len(variables)
 
         def positional(*tensors: Tensor) -> list[Tensor]:
-            given = list(zip(self._names, tensors, strict=True))
-            made = self._function(dict(given[:count]), dict(given[count:]))
-            parts = [made] if isinstance(made, dict) else list(made)
+            named = list(zip(self._names, tensors, strict=True))
+            result = self._function(dict(named[:count]), dict(named[count:]))
+            parts = [result] if isinstance(result, dict) else list(result)
             self._parts = [tuple(part) for part in parts]
             # Make results contiguous, because they are the inputs of the next run.
             return [tensor.contiguous() for part in parts for tensor in part.values()]
@@ -180,13 +180,13 @@ def _compile_graph(graph: Any, example: Sequence[Tensor], exact: bool) -> Callab
     compiler = deterministic(inductor.compile) if exact else inductor.compile
     try:
         with torch.no_grad():
-            made: Callable[..., Any] = compiler(graph, list(example), options)
+            compiled: Callable[..., Any] = compiler(graph, list(example), options)
     except TorchDynamoException as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(
             f"torch.compile cannot compile this step ({reason}): use another path"
         ) from error
-    return deterministic(made) if exact else made
+    return deterministic(compiled) if exact else compiled
 
 
 def deterministic(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -79,10 +79,10 @@ def _decomposition(node: torch.fx.Node) -> torch.fx.Graph | None:
     for function in _functions(node) if modes else ():
 
         def run(*values: Any, function: Any = function) -> Any:
-            given = [*leaves]
+            filled = [*leaves]
             for place, value in zip(places, values, strict=True):
-                given[place] = value
-            args, keywords = tree_unflatten(given, form)
+                filled[place] = value
+            args, keywords = tree_unflatten(filled, form)
             result = function(*args, **keywords)
             if result is NotImplemented:
                 raise NotImplementedError

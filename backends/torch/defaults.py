@@ -87,10 +87,10 @@ def batch_norm_axis() -> Measured:
 def _look_up(index: int) -> Measured:
     table = torch.arange(1.0, 4.0).reshape(3, 1)
     try:
-        found = float(functional.embedding(torch.tensor([index]), table))
+        entry = float(functional.embedding(torch.tensor([index]), table))
     except (IndexError, RuntimeError):
         return "error"
-    return "NaN" if found != found else f"row {int(found) - 1}"
+    return "NaN" if entry != entry else f"row {int(entry) - 1}"
 
 
 PROBES.looked_up(_look_up)
@@ -140,8 +140,8 @@ def cross_entropy_targets() -> Measured:
 
 @PROBES
 def cross_entropy_ignored() -> Measured:
-    found = functional.cross_entropy(torch.zeros(2, 3), torch.tensor([0, -100]))
-    return "left out" if abs(float(found) - math.log(3)) < 1e-6 else "counted"
+    loss = functional.cross_entropy(torch.zeros(2, 3), torch.tensor([0, -100]))
+    return "left out" if abs(float(loss) - math.log(3)) < 1e-6 else "counted"
 
 
 @PROBES

@@ -56,12 +56,14 @@ class TorchFormat(Format):
         layout, keys = _layout(training)
         shapes = {n: a.shape for n, a in layout.pack(_empty(training)).items()}
         shapes |= {port.name: training.shape(port) for port in training.statistics}
-        wanted = {key: shapes[name] for name, key in keys.items()}
+        expected_shapes = {key: shapes[name] for name, key in keys.items()}
         hint = "write one with torch.save(model.state_dict(), FILE)"
         with reading(path, "a state_dict", hint), archive(path, "a state_dict") as parts:
             integers = {keys[name] for name in index_names(training)}
-            found = read_arrays(path, tensors(parts, bytes_of(wanted)), wanted, integers)
-        packed = {name: found[key] for name, key in keys.items()}
+            arrays = read_arrays(
+                path, tensors(parts, bytes_of(expected_shapes)), expected_shapes, integers
+            )
+        packed = {name: arrays[key] for name, key in keys.items()}
         for name in sorted(layout.frozen):
             if np.any(packed[name] != 0):
                 raise UsageError(
@@ -83,18 +85,18 @@ class TorchFormat(Format):
         dtype = next((p.dtype for p in model.parameters()), torch.float32)
 
         def tensor(array: Array) -> Any:
-            made = torch.from_numpy(np.array(array))
-            return made.to(dtype) if made.is_floating_point() else made
+            converted = torch.from_numpy(np.array(array))
+            return converted.to(dtype) if converted.is_floating_point() else converted
 
-        given = [tensor(inputs[name]) for name in file.INPUTS]
+        arguments = [tensor(inputs[name]) for name in file.INPUTS]
         with torch.no_grad():
             if file.STATE:
-                results, after = model(*given, {n: tensor(state[n]) for n in file.STATE})
+                results, after = model(*arguments, {n: tensor(state[n]) for n in file.STATE})
             else:
-                results, after = model(*given), {}
-        found = {f"output.{n}": t for n, t in results.items()}
-        found |= {f"state.{n}": t for n, t in after.items()}
-        return {n: np.array(t.detach().numpy()) for n, t in found.items()}
+                results, after = model(*arguments), {}
+        by_name = {f"output.{n}": t for n, t in results.items()}
+        by_name |= {f"state.{n}": t for n, t in after.items()}
+        return {n: np.array(t.detach().numpy()) for n, t in by_name.items()}
 
     def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
         from .module import Writer

@@ -40,8 +40,8 @@ def _attend(
     causal: bool = False,
 ) -> Tensor:
     """Compute attention with the noise ``kept`` in ``values``, if there is any."""
-    kept = values.get("kept")
-    if kept is None:
+    noise = values.get("kept")
+    if noise is None:
         attend = torch.nn.functional.scaled_dot_product_attention
         return attend(q, k, v, attn_mask=mask, is_causal=causal)
     scores = q @ k.mT / q.shape[-1] ** 0.5
@@ -49,7 +49,7 @@ def _attend(
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return (scores.softmax(-1) * (kept.reshape(scores.shape) / keep)) @ v
+    return (scores.softmax(-1) * (noise.reshape(scores.shape) / keep)) @ v
 
 
 def _masked(zero_if_empty: bool) -> Middle:
@@ -112,26 +112,26 @@ def _projections(
             pieces |= {f"b_{n}": Part(f"b_{n}") for n in letters if n in biased}
 
     def project(values: Tensors, packed: Tensors) -> list[Tensor]:
-        made: dict[str, Tensor] = {}
+        by_letter: dict[str, Tensor] = {}
         for source, name, letters in sources:
             weight, bias = packed[f"{name}_proj_weight"], packed.get(f"{name}_proj_bias")
             y = torch.nn.functional.linear(values[source], weight, bias)
             parts = y.split([layer.shapes[f"W_{n}"][1] for n in letters], -1)
-            made |= dict(zip(letters, parts, strict=True))
-        return [y + packed[b] if (b := f"b_{n}") in packed else y for n, y in made.items()]
+            by_letter |= dict(zip(letters, parts, strict=True))
+        return [y + packed[b] if (b := f"b_{n}") in packed else y for n, y in by_letter.items()]
 
     return project, pieces
 
 
 def _attention(layer: ClaimableCall) -> Native:
     """Return torch's attention as a native layer."""
-    given = layer.attributes
+    attributes = layer.attributes
     if layer.definition == "grouped_attention":
-        head, middle = 2 * given["half"], _rotary(given["half"], given["base"])
+        head, middle = 2 * attributes["half"], _rotary(attributes["half"], attributes["base"])
     elif layer.definition == "masked_attention":
-        head, middle = given["head"], _masked(given["zero_if_empty"])
+        head, middle = attributes["head"], _masked(attributes["zero_if_empty"])
     else:
-        head, middle = given["head"], MIDDLES[layer.definition]
+        head, middle = attributes["head"], MIDDLES[layer.definition]
     project, pieces = _projections(layer)
     pieces["out_proj.weight"] = Part("W_o", transpose=True)
     if "b_o" in layer.shapes:
@@ -140,7 +140,7 @@ def _attention(layer: ClaimableCall) -> Native:
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         # [batch, time, heads * head] -> [batch, heads, time, head]
         q, k, v = (y.unflatten(-1, (-1, head)).transpose(1, 2) for y in project(values, packed))
-        y = middle(q, k, v, values, given["keep"]).transpose(1, 2).flatten(2)
+        y = middle(q, k, v, values, attributes["keep"]).transpose(1, 2).flatten(2)
         weight, bias = packed["out_proj.weight"], packed.get("out_proj.bias")
         return [torch.nn.functional.linear(y, weight, bias)]
 
@@ -177,8 +177,8 @@ CONVOLUTIONS: Mapping[str, tuple[str, tuple[int, ...]]] = {
 def convolution(layer: ClaimableCall) -> Native | None:
     """Return torch's convolution as a native layer; return None if the layer's activation is not
     one of ``CONVOLVED``."""
-    given, definition = layer.attributes, layer.definition
-    activation = given["activation"]
+    attributes, definition = layer.attributes, layer.definition
+    activation = attributes["activation"]
     if activation not in CONVOLVED:
         return None
     name, axes = CONVOLUTIONS[definition]
@@ -217,15 +217,15 @@ def convolution(layer: ClaimableCall) -> Native | None:
 def convolution_options(layer: ClaimableCall) -> dict[str, Any]:
     """Return a dictionary with the stride, dilation and padding of a convolution for each axis, and
     its number of channel groups. The padding is ``"same"`` or a list of pairs (before, after)."""
-    given, rank = layer.attributes, len(layer.shapes["W"]) - 2
+    attributes, rank = layer.attributes, len(layer.shapes["W"]) - 2
     options: dict[str, Any] = {}
     for name in ("stride", "dilation", "padding"):
-        value = given[name]
+        value = attributes[name]
         options[name] = value if isinstance(value, tuple | str) else (int(value),) * rank
     if options["padding"] != "same":
         pads = options["padding"]
         options["padding"] = [pad if isinstance(pad, tuple) else (pad, pad) for pad in pads]
-    return options | {"groups": int(given.get("groups", 1))}
+    return options | {"groups": int(attributes.get("groups", 1))}
 
 
 def _pads(x: Tensor, padding: Any, *framing: Sequence[int]) -> Sequence[tuple[int, int]]:
@@ -254,11 +254,11 @@ def pool(layer: ClaimableCall) -> Native | None:
     """Return torch's mean or max pool as a native layer. Return None for a mean that excludes the
     padding, if torch's pool rejects the padding: more than half a window, or more on one side than
     on the other."""
-    given, name = layer.attributes, POOLS[layer.definition]
-    window, stride, padding = given["window"], given["stride"], given["padding"]
+    attributes, name = layer.attributes, POOLS[layer.definition]
+    window, stride, padding = attributes["window"], attributes["stride"], attributes["padding"]
     function = getattr(torch.nn.functional, name)
-    counted = given.get("count_padding", True)
-    options = {} if "count_padding" not in given else {"count_include_pad": counted}
+    counted = attributes.get("count_padding", True)
+    options = {} if "count_padding" not in attributes else {"count_include_pad": counted}
     fits = padding != "same" and all(
         before == after and 2 * before <= size
         for (before, after), size in zip(padding, window, strict=True)
@@ -318,8 +318,8 @@ class Activation(NamedTuple):
     def code(self, argument: str) -> str:
         """Return source code that calls the function with ``argument``, for a file that imports
         ``torch`` and ``nn``."""
-        given = "".join(f", {name}={value!r}" for name, value in self.arguments.items())
-        return f"{self.name.replace('torch.nn.', 'nn.')}({argument}{given})".replace("'", '"')
+        arguments = "".join(f", {name}={value!r}" for name, value in self.arguments.items())
+        return f"{self.name.replace('torch.nn.', 'nn.')}({argument}{arguments})".replace("'", '"')
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the activation to each entry of ``x``."""

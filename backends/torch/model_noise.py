@@ -63,8 +63,8 @@ class _Dropout:
     def drop(self, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
         if not training or p == 0:
             return x
-        kept = x * torch.from_numpy(self.given.take(x.shape)).to(x) / (1 - p)
-        return x.copy_(kept) if inplace else kept
+        dropped = x * torch.from_numpy(self.given.take(x.shape)).to(x) / (1 - p)
+        return x.copy_(dropped) if inplace else dropped
 
     def attend(
         self,

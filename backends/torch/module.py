@@ -114,8 +114,8 @@ def _convolution(layer: ClaimableCall) -> str | None:
 def _pool(layer: ClaimableCall) -> str | None:
     """Return the start of source code that makes a torch.nn pool; return None for a padding that
     torch does not support."""
-    given, pads = layer.attributes, layer.attributes["padding"]
-    sizes = given["window"]
+    attributes, pads = layer.attributes, layer.attributes["padding"]
+    sizes = attributes["window"]
     if pads == "same" or any(
         before != after or 2 * before > size
         for (before, after), size in zip(pads, sizes, strict=True)
@@ -123,11 +123,11 @@ def _pool(layer: ClaimableCall) -> str | None:
         return None
     name = "AvgPool2d" if layer.definition == "avg_pool" else "MaxPool2d"
     text = f"nn.{name}({_per_axis(sizes)}"
-    if given["stride"] != sizes:
-        text += f", stride={_per_axis(given['stride'])}"
+    if attributes["stride"] != sizes:
+        text += f", stride={_per_axis(attributes['stride'])}"
     if any(before for before, _ in pads):
         text += f", padding={_per_axis([before for before, _ in pads])}"
-    return text + ("" if given.get("count_padding", True) else ", count_include_pad=False")
+    return text + ("" if attributes.get("count_padding", True) else ", count_include_pad=False")
 
 
 def _per_axis(values: Sequence[int]) -> str:
@@ -156,13 +156,13 @@ MODULES: Mapping[str, ModuleWriter] = {
 def native_layers(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
     """Return the layers that the exported source can write as torch.nn modules: a mapping from the
     layer's name to its call and its native implementation."""
-    found: dict[str, tuple[ClaimableCall, Native]] = {}
+    by_key: dict[str, tuple[ClaimableCall, Native]] = {}
     for key, (layer, *_) in calls_by_layer(program).items():
         written = MODULES[layer.definition](layer) if layer.definition in MODULES else None
         native = CLAIMS[layer.definition](layer) if written is not None else None
         if native is not None:
-            found[key] = layer, native
-    return found
+            by_key[key] = layer, native
+    return by_key
 
 
 def attribute_name(name: str) -> str:
@@ -269,16 +269,16 @@ class Writer:
             return f"self.{attribute_name(role)}"
 
         def phase(program: Program, call: Node, results: list[int], depth: int) -> Any:
-            made = LayerBody(program, call, results, moves=depth == 3)
-            return made.emit(self.dialect, form, method, depth, parameter, set(IMPORTED))
+            layer_body = LayerBody(program, call, results, moves=depth == 3)
+            return layer_body.emit(self.dialect, form, method, depth, parameter, set(IMPORTED))
 
         results, call = list(method.results), method.call
         program = self.exported.inference
         e, arguments, codes = phase(program, call, results, 2)
         values = [(r, program.types[v].shape) for r, v in form.roles(call)]
         names = call.attributes["results"]
-        made = [(names[n], program.types[call.block.outputs[n]].shape) for n in results]
-        shapes = document.arrow(program, values, made)
+        result_shapes = [(names[n], program.types[call.block.outputs[n]].shape) for n in results]
+        shapes = document.arrow(program, values, result_shapes)
         annotated = [
             f"{name}: Tensor | None = None" if role in method.optional else f"{name}: Tensor"
             for (role, _), name in zip(values, arguments, strict=True)
@@ -325,9 +325,9 @@ class Writer:
         if key not in self.natives:
             return [f"        self.{name} = {self.classes[form.name]}(dtype)"]
         layer, native = self.natives[key]
-        made = MODULES[layer.definition](layer)
+        constructor = MODULES[layer.definition](layer)
         dtype = ", dtype=dtype" if layer.shapes else ""
-        lines = [f"        self.{name} = {made}{dtype})"]
+        lines = [f"        self.{name} = {constructor}{dtype})"]
         for frozen in sorted(native.packing.frozen):
             text = (
                 f"{literals.name_text(form.definition)} has one bias: torch's second one stays "
@@ -355,15 +355,15 @@ class Writer:
 
     def _forward(self) -> list[str]:
         e = forward.emitter(self.model, self.dialect, self._like, 2)
-        made = forward.forward(self.model, e, self._call, IMPORTED)
-        signature = ["self", *(f"{name}: Tensor" for name in made.arguments)]
+        forward_pass = forward.forward(self.model, e, self._call, IMPORTED)
+        signature = ["self", *(f"{name}: Tensor" for name in forward_pass.arguments)]
         returns = "dict[str, Tensor]"
-        if made.state:
+        if forward_pass.state:
             signature.append("state: dict[str, Tensor] | None = None")
             returns = "tuple[dict[str, Tensor], dict[str, Tensor]]"
         start = ["if state is None:", "    state = self.initial_state(batch)"]
         lines = bracketed(1, "def forward(", signature, f") -> {returns}:")
-        return lines + made.lines(self.model, start)
+        return lines + forward_pass.lines(self.model, start)
 
     def _call(self, e: Emitter, node: Node) -> None:
         key = call_key(node)
@@ -404,11 +404,11 @@ class Writer:
         kinds = (len(node.outputs) - 1) // count
         stacked = "^0.unsqueeze(0)" if count == 1 else "torch.stack((%0, %1))"
         states = [codes[1 + n :: kinds] for n in range(kinds if codes[1:] else 0)]
-        given = [e.read(fill(stacked, *ways)) for ways in states]
-        if len(given) == 1:
-            text += f", {given[0]}"
-        elif given:
-            text += f", ({', '.join(given)})"
+        initial_states = [e.read(fill(stacked, *ways)) for ways in states]
+        if len(initial_states) == 1:
+            text += f", {initial_states[0]}"
+        elif initial_states:
+            text += f", ({', '.join(initial_states)})"
         names = []
         for value in node.outputs:
             names.append(e.name(e.base(value) or word) if e.left[value] else "_")

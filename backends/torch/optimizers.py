@@ -92,8 +92,8 @@ class TorchOptimizer(NativeOptimizer):
                 # Copy the tensor if the caller may still read it, because the update is in place.
                 parameter.data = variable if donate else variable.clone()
             gradient = gradients[name].contiguous()
-            kept = self.clip is not None and not donate  # clipping changes gradients in place
-            parameter.grad = gradient.clone() if kept else gradient
+            copies = self.clip is not None and not donate  # clipping changes gradients in place
+            parameter.grad = gradient.clone() if copies else gradient
         if self.clip is not None:
             self.clip.run(state.parameters.values())
         state.steps += 1
@@ -109,11 +109,11 @@ class TorchOptimizer(NativeOptimizer):
 
     def slots(self, state: _Running) -> Mapping[str, Tensors]:
         def buffer(parameter: torch.nn.Parameter, slot: str, name: str) -> Tensor:
-            found = state.optimizer.state[parameter].get(name)  # the first step creates it
-            if found is None:
+            stored = state.optimizer.state[parameter].get(name)  # the first step creates it
+            if stored is None:
                 return torch.full_like(parameter, self.starts.get(slot, 0.0))
             # If torch stores one number for a parameter, use it for all entries.
-            return found.to(parameter).expand_as(parameter)
+            return stored.to(parameter).expand_as(parameter)
 
         return {
             slot: {n: buffer(p, slot, own) for n, p in state.parameters.items()}
@@ -186,10 +186,10 @@ def _clip(rule_clipping: Clipping | None) -> _Clip | None:
 def claim_optimizer(rule: UpdateRule, double: bool) -> TorchOptimizer | None:
     """Return the torch.optim optimizer that makes the same update as the rule (a spec's optimizer);
     return None if torch has none. ``double`` is true in float64."""
-    made = _make_optimizer(rule.name, rule.attributes, double)
+    optimizer = _make_optimizer(rule.name, rule.attributes, double)
     try:
-        if made is not None:
-            made.make([])
+        if optimizer is not None:
+            optimizer.make([])
     except ValueError:  # e.g. a negative momentum, which the definition allows
         return None
-    return made and replace(made, clip=_clip(clipping(rule)))
+    return optimizer and replace(optimizer, clip=_clip(clipping(rule)))

@@ -241,13 +241,15 @@ class TorchModel(OwnModel):
                 hook.remove()
 
     def narrow_places(self, given: Arrays, placing: Placing) -> list[str]:
-        with _NarrowOperations() as found:
+        with _NarrowOperations() as operations:
             self._call(given, placing)
-        return list(found.places)
+        return list(operations.places)
 
     def _tensors(self, given: Arrays) -> dict[str, torch.Tensor]:
-        made = {n: torch.from_numpy(np.array(a)).to(self.backend.device) for n, a in given.items()}
-        return {n: t.to(self.dtype) if t.is_floating_point() else t for n, t in made.items()}
+        tensors = {
+            n: torch.from_numpy(np.array(a)).to(self.backend.device) for n, a in given.items()
+        }
+        return {n: t.to(self.dtype) if t.is_floating_point() else t for n, t in tensors.items()}
 
     def gradients(
         self, given: Arrays, placing: Placing, naming: Naming, cotangents: Arrays, training: bool
@@ -303,9 +305,9 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def _differentiable(training: bool) -> Iterator[None]:
     """Disable cuDNN inside this context unless ``training``: cuDNN cannot differentiate recurrent
     layers in evaluation mode."""
-    kept = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = kept and training
+    was_enabled = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = was_enabled and training
     try:
         yield
     finally:
-        torch.backends.cudnn.enabled = kept
+        torch.backends.cudnn.enabled = was_enabled

@@ -24,8 +24,8 @@ WAYS = {"compiled": "torch.compile", "autocast": "torch.autocast"}
 def missing_parts() -> Mapping[str, str]:
     """Return the paths, each with the reason why it cannot run here, or an empty text."""
     # Each name is a literal, so the checksum of this backend's code can follow its imports.
-    found = {"onnx": find_spec("onnx"), "onnxruntime": find_spec("onnxruntime")}
-    missing = [name for name, spec in found.items() if spec is None]
+    module_specs = {"onnx": find_spec("onnx"), "onnxruntime": find_spec("onnxruntime")}
+    missing = [name for name, spec in module_specs.items() if spec is None]
     return {
         "native": "",
         "compiled": missing_compiler(),
@@ -37,8 +37,8 @@ def missing_parts() -> Mapping[str, str]:
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a module or function that ``torch.compile`` compiles at its first call."""
     # Compile in this process.
-    made: Callable[..., Any] = torch.compile(function, options={"compile_threads": 1})
-    return made
+    compiled_function: Callable[..., Any] = torch.compile(function, options={"compile_threads": 1})
+    return compiled_function
 
 
 def with_autocast(module: torch.nn.Module, device: Any, dtype: str) -> Callable[..., Any]:

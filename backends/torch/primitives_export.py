@@ -73,9 +73,9 @@ def overlap_add(e: Emitter, node: Node) -> str:
     even = before == after
     pads = (*(before if even else (Dim(),) * rank), *(Dim(),) * (2 - rank))
     ends = [a + b + c for a, b, c in zip(before, lengths, after, strict=True)]
-    given = {"dilation": (*attributes["dilation"], *ones), "padding": pads}
-    given["stride"] = (*attributes["stride"], *ones)
-    options = ", ".join(f"{name}={e.shape(value)}" for name, value in given.items())
+    keywords = {"dilation": (*attributes["dilation"], *ones), "padding": pads}
+    keywords["stride"] = (*attributes["stride"], *ones)
+    options = ", ".join(f"{name}={e.shape(value)}" for name, value in keywords.items())
     fold = f"{e.shape((*(lengths if even else ends), *ones))}, {e.shape(sizes)}, {options}"
     order = (0, 2 * rank + 1, *range(1 + rank, 1 + 2 * rank), *range(1, 1 + rank))
     text = f"nn.functional.fold(^0.permute{e.shape(order)}.reshape({flat}), {fold})"
@@ -196,9 +196,9 @@ class TorchDialect(Dialect):
     def filled(self, e: Emitter, fill_number: Code, shape: Shape) -> Code:
         if not shape:
             return fill(f"{e.like}.new_tensor(%0)", fill_number)
-        made = {"0.0": "new_zeros", "1.0": "new_ones"}.get(e.render(fill_number))
-        if made:
-            return Code((f"{e.like}.{made}({e.shape(shape)})",))
+        method = {"0.0": "new_zeros", "1.0": "new_ones"}.get(e.render(fill_number))
+        if method:
+            return Code((f"{e.like}.{method}({e.shape(shape)})",))
         return fill(f"{e.like}.new_full({e.shape(shape)}, %0)", fill_number)
 
     def noise(self, e: Emitter, distribution: Mapping[str, Any], shape: Shape) -> Code:

@@ -64,11 +64,11 @@ def _call(
     has_biases = len(weights) > 2 * (1 + both) * layers
     dropout, batch_first = 0.0, True
     with torch.set_grad_enabled(training):
-        made: Sequence[Tensor] = kernel(
+        results: Sequence[Tensor] = kernel(
             x, initial if len(initial) > 1 else initial[0], weights,
             has_biases, layers, dropout, training, both, batch_first,
         )  # fmt: skip
-    return made
+    return results
 
 
 # The names of the weights of one direction in torch.
@@ -151,26 +151,26 @@ def _masked_lstm(layer: ClaimableCall) -> Native | None:
     (units,) = layer.shapes["b_i"]
     pieces = _gate_pieces(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
     # For each gate, the column of input weights that saturates the gate in masked steps.
-    kept = torch.tensor([-OPEN, OPEN, 0.0, 0.0]).repeat_interleave(units)[:, None]
+    saturating = torch.tensor([-OPEN, OPEN, 0.0, 0.0]).repeat_interleave(units)[:, None]
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         x, mask = values["x"], values["mask"]
         counts = mask.sum(1, keepdim=True)
         # Masked inputs may have any value, also NaN.
         rows = torch.cat([torch.where(mask[..., None], x, 0.0), ~mask[..., None]], -1)
-        column = kept.to(x.device, x.dtype)
+        column = saturating.to(x.device, x.dtype)
         outputs, states = [], []
         for way, end in directions(layer):
             start = {name: values[f"{way}{name}"] for name in "hc"}
             weights = [packed[f"{n}_l0{end}"] for n in _WEIGHTS]
             weights[0] = torch.cat([weights[0], column], 1)
             places = _sorted_positions(mask, counts, backwards=bool(way))[..., None]
-            given = torch.zeros_like(rows).scatter(1, places.expand_as(rows), rows)
+            sorted_rows = torch.zeros_like(rows).scatter(1, places.expand_as(rows), rows)
             first = [start[name][None] for name in "hc"]
-            made, _, c = _call(torch.lstm, given, first, weights, both=False)
+            sorted_outputs, _, c = _call(torch.lstm, sorted_rows, first, weights, both=False)
             last = (counts - 1).clamp(min=0)[..., None].expand(-1, -1, units)
-            h = torch.where(counts > 0, made.gather(1, last)[:, 0], start["h"])
-            steps = made.gather(1, places.expand(-1, -1, units))
+            h = torch.where(counts > 0, sorted_outputs.gather(1, last)[:, 0], start["h"])
+            steps = sorted_outputs.gather(1, places.expand(-1, -1, units))
             outputs.append(torch.where(mask[..., None], steps, 0.0))
             states += [h, c[0]]
         return [torch.cat(outputs, -1), *states]

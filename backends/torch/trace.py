@@ -144,9 +144,9 @@ def _lacks_rule(node: torch.fx.Node) -> bool:
     """Return whether only a decomposition can translate an operator."""
     name = name_of(node)
     # A decomposition of an operator in place would hide that it changes its argument.
-    kept = name in OPERATORS or name in RANDOM or name.endswith("_")
-    kept = kept and node.kwargs.get("rounding_mode") is None
-    return not kept and not _refusal(node)
+    is_handled = name in OPERATORS or name in RANDOM or name.endswith("_")
+    is_handled = is_handled and node.kwargs.get("rounding_mode") is None
+    return not is_handled and not _refusal(node)
 
 
 def _operators(exported: torch.export.ExportedProgram) -> list[str]:
@@ -313,8 +313,8 @@ class _Translation:
             if part.strip().startswith('File "') and ", line " in part
         ]
         own = [line for line in lines if line[0] == self.file]
-        found = (own or lines)[-1:]
-        return f"{Path(found[0][0]).name}:{found[0][1]}" if found else ""
+        innermost = (own or lines)[-1:]
+        return f"{Path(innermost[0][0]).name}:{innermost[0][1]}" if innermost else ""
 
     def _call(self, node: torch.fx.Node) -> None:
         if source := next((n for n in node.all_input_nodes if n in self.refused), None):

@@ -106,12 +106,12 @@ class _Contraction:
         same = self.builder.shape_of(value) == shape
         return value if same else self._node("reshape", [value], shape)
 
-    def _sum(self, value: Operand, term: str, kept: str) -> tuple[Operand, str]:
-        """Sum the axes that are not kept."""
-        rest = "".join(c for c in term if c in kept)
+    def _sum(self, value: Operand, term: str, letters: str) -> tuple[Operand, str]:
+        """Sum the axes whose letters are not in ``letters``."""
+        rest = "".join(c for c in term if c in letters)
         if rest == term:
             return value, term
-        axes = [n for n, c in enumerate(term) if c not in kept]
+        axes = [n for n, c in enumerate(term) if c not in letters]
         return self._node("sum", [value], self._shape(rest), axis=axes, keepdims=False), rest
 
     def _order(self, value: Operand, term: str, result: str) -> Operand:

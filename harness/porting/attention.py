@@ -40,14 +40,14 @@ def fold_scales(
     numbers = [i for i in product.inputs if isinstance(i, float)]
     if len(numbers) != 1:
         return [call]
-    made: list[TracedCall] = []
+    moved: list[TracedCall] = []
     source = product.sources[0]
     for move in moves:
-        made.append(calls.on(move, [source], move.shape))
-        source = made[-1].name
+        moved.append(calls.on(move, [source], move.shape))
+        source = moved[-1].name
     scale = call.attributes["scale"] * numbers[0]
     attributes = {**call.attributes, "scale": scale}
-    return [*made, replace(call, inputs=(source, *call.inputs[1:]), attributes=attributes)]
+    return [*moved, replace(call, inputs=(source, *call.inputs[1:]), attributes=attributes)]
 
 
 def _back(
@@ -72,12 +72,12 @@ def drop_mask_casts(
     moves, cast = _back(call.inputs[0], done, {"cast"})
     if cast is None or done[cast.inputs[0]].kind != "boolean":
         return [call]
-    made: list[TracedCall] = []
+    moved: list[TracedCall] = []
     source = cast.inputs[0]
     for move in moves:
-        made.append(replace(calls.on(move, [source], move.shape), kind="boolean"))
-        source = made[-1].name
-    return made or source
+        moved.append(replace(calls.on(move, [source], move.shape), kind="boolean"))
+        source = moved[-1].name
+    return moved or source
 
 
 @dataclass(frozen=True)
@@ -134,21 +134,21 @@ class AttentionLayers:
         # A projection that other calls use needs a layer of its own.
         if not all(_feeds_only(h.dense.name, attention, calls) for h in (query, key, value)):
             return []
-        found = _choose_layer(attention, {"q": query, "k": key, "v": value}, call, done)
-        if found is None:
+        match = _choose_layer(attention, {"q": query, "k": key, "v": value}, call, done)
+        if match is None:
             return []
-        name, inputs, settings = found
+        name, inputs, settings = match
         weights = _weights({"q": query, "k": key, "v": value}, call)
         path = common_owner([weight for weight, _ in weights.values()])
         owner = {"owner": path} if path else {}
         shape = done[inputs[0]].shape
-        made = [calls.layer(call, name, inputs, shape, settings, weights, **owner)]
+        new_calls = [calls.layer(call, name, inputs, shape, settings, weights, **owner)]
         if order != [0, 1, 2]:
             shape = tuple(shape[axis] for axis in order)
-            made.append(calls.new(call, "permute", [made[0].name], shape, axes=order))
+            new_calls.append(calls.new(call, "permute", [new_calls[0].name], shape, axes=order))
         if shape[:-1] != call.shape[:-1]:
-            made.append(calls.new(call, "reshape", [made[-1].name], call.shape))
-        return made
+            new_calls.append(calls.new(call, "reshape", [new_calls[-1].name], call.shape))
+        return new_calls
 
     def _length(self, length: Dim) -> int:
         """Return a length for the chosen lengths of the free sizes."""

@@ -375,12 +375,12 @@ def _suffixes(path: str) -> list[str]:
 def _results(calls: Sequence[TracedCall]) -> dict[str, list[TracedCall]]:
     """Return each call with several results and its ``result`` calls, by the call's name."""
     by_name = {call.name: call for call in calls}
-    found: dict[str, list[TracedCall]] = {}
+    by_source: dict[str, list[TracedCall]] = {}
     for call in calls:
         if call.op == "result":
             (source,) = call.sources
-            found.setdefault(source, [by_name[source]]).append(call)
-    return found
+            by_source.setdefault(source, [by_name[source]]).append(call)
+    return by_source
 
 
 def _join_repeats(

@@ -37,11 +37,11 @@ def run_port(options: PortOptions) -> CommandResult:
 def _list_operators(options: PortOptions) -> CommandResult:
     with Progress(console(error=True), "operators") as bar:
         choice = options.backend, options.python, options.timeout
-        found = list_operators(*choice, bar.step)
+        by_framework = list_operators(*choice, bar.step)
     lines = []
-    for name, operators in found.items():
+    for name, operators in by_framework.items():
         lines += [f"{name}, {several(len(operators), 'operator')}:", *(f"  {o}" for o in operators)]
-    return CommandResult({"operators": found}, "\n".join(lines))
+    return CommandResult({"operators": by_framework}, "\n".join(lines))
 
 
 def _data(request: PortRequest, ported: Ported) -> dict[str, Any]:

@@ -63,34 +63,36 @@ def _with_formula(calls: Calls, call: TracedCall, formula: Mapping[str, Any]) ->
     shape = tuple(n if axis == formula["axis"] else 1 for axis, n in enumerate(call.shape))
     # The spec language has no negative integers.
     call = replace(call, kind="float") if formula["start"] < 0 else call
-    made = [replace(call, op="formula", inputs=(), attributes=formula, shape=shape)]
+    new_calls = [replace(call, op="formula", inputs=(), attributes=formula, shape=shape)]
     if call.kind == "float" and formula["start"] >= 0:
-        made = [replace(made[0], kind="index", name=calls.new(call, "", (), ()).name)]
-        made.append(calls.new(call, "cast", [made[0].name], shape))
-    return _with_all_axes(calls, call, made)
+        new_calls = [replace(new_calls[0], kind="index", name=calls.new(call, "", (), ()).name)]
+        new_calls.append(calls.new(call, "cast", [new_calls[0].name], shape))
+    return _with_all_axes(calls, call, new_calls)
 
 
 def _with_mask(calls: Calls, call: TracedCall, mask: _Mask) -> list[TracedCall]:
     """Return the calls of an array with one number on and below a diagonal, and one above it."""
-    made = [_lower_triangle(calls, call, mask.shift)]
+    new_calls = [_lower_triangle(calls, call, mask.shift)]
     numbers = [EXCLUDED if n == -math.inf else n for n in (mask.below, mask.above)]
     if call.kind != "boolean":
-        made.append(calls.new(call, "where", [made[0].name, *numbers], made[0].shape))
+        new_calls.append(
+            calls.new(call, "where", [new_calls[0].name, *numbers], new_calls[0].shape)
+        )
     elif mask.above:
-        made.append(calls.new(call, "~", [made[0].name], made[0].shape))
-    return _with_all_axes(calls, call, made)
+        new_calls.append(calls.new(call, "~", [new_calls[0].name], new_calls[0].shape))
+    return _with_all_axes(calls, call, new_calls)
 
 
 def _with_diagonal(calls: Calls, call: TracedCall, number: Any) -> list[TracedCall]:
     """Return the calls of an array with a number on the diagonal, and 0 elsewhere."""
-    made = [_lower_triangle(calls, call, shift) for shift in (0, -1)]
-    shape = made[0].shape
-    made.append(replace(calls.new(call, "~", [made[1].name], shape), kind="boolean"))
-    both = [made[0].name, made[2].name]
-    made.append(replace(calls.new(call, "&", both, shape), kind="boolean"))
+    new_calls = [_lower_triangle(calls, call, shift) for shift in (0, -1)]
+    shape = new_calls[0].shape
+    new_calls.append(replace(calls.new(call, "~", [new_calls[1].name], shape), kind="boolean"))
+    both = [new_calls[0].name, new_calls[2].name]
+    new_calls.append(replace(calls.new(call, "&", both, shape), kind="boolean"))
     if call.kind != "boolean":
-        made.append(calls.new(call, "where", [made[-1].name, number, 0.0], shape))
-    return _with_all_axes(calls, call, made)
+        new_calls.append(calls.new(call, "where", [new_calls[-1].name, number, 0.0], shape))
+    return _with_all_axes(calls, call, new_calls)
 
 
 def _lower_triangle(calls: Calls, call: TracedCall, shift: int) -> TracedCall:
@@ -101,11 +103,11 @@ def _lower_triangle(calls: Calls, call: TracedCall, shift: int) -> TracedCall:
     return replace(calls.new(call, "formula", (), shape, **own), kind="boolean")
 
 
-def _with_all_axes(calls: Calls, call: TracedCall, made: list[TracedCall]) -> list[TracedCall]:
+def _with_all_axes(calls: Calls, call: TracedCall, new_calls: list[TracedCall]) -> list[TracedCall]:
     """Return calls whose last one has the name and the shape of a call."""
-    if made[-1].shape != call.shape:
-        made.append(calls.new(call, "broadcast", [made[-1].name], call.shape))
-    return [*made[:-1], replace(made[-1], name=call.name, values=call.values)]
+    if new_calls[-1].shape != call.shape:
+        new_calls.append(calls.new(call, "broadcast", [new_calls[-1].name], call.shape))
+    return [*new_calls[:-1], replace(new_calls[-1], name=call.name, values=call.values)]
 
 
 def _spread(calls: Calls, call: TracedCall, number: float) -> list[TracedCall]:
@@ -113,10 +115,10 @@ def _spread(calls: Calls, call: TracedCall, number: float) -> list[TracedCall]:
     one = (1,) * len(call.shape)
     own = {"formula": "arange", "axis": 0, "start": 0, "length": 1}
     zero = replace(calls.new(call, "formula", (), one, **own), kind="index")
-    made = [zero, calls.new(call, "cast", [zero.name], one)]
+    new_calls = [zero, calls.new(call, "cast", [zero.name], one)]
     if number:
-        made.append(calls.new(call, "+", [made[-1].name, number], one))
-    return [*made, replace(call, op="broadcast", inputs=(made[-1].name,), attributes={})]
+        new_calls.append(calls.new(call, "+", [new_calls[-1].name, number], one))
+    return [*new_calls, replace(call, op="broadcast", inputs=(new_calls[-1].name,), attributes={})]
 
 
 def join_masks(
@@ -124,15 +126,18 @@ def join_masks(
 ) -> Iterable[TracedCall] | str:
     """Select scores by a mask that the model adds to them, as minus infinity or 0."""
     if call.op == "attention":
-        made = _added_mask(calls, call.inputs[3:], done)
-        mask = [made[-1].name] if made else call.inputs[3:]
-        return [*made, call.with_inputs([*call.inputs[:3], *mask])]
+        mask_calls = _added_mask(calls, call.inputs[3:], done)
+        mask = [mask_calls[-1].name] if mask_calls else call.inputs[3:]
+        return [*mask_calls, call.with_inputs([*call.inputs[:3], *mask])]
     if call.op != "+":
         return [call]
     for scores, other in (call.inputs, call.inputs[::-1]):
-        made = _added_mask(calls, [other], done)
-        if made and isinstance(scores, str) and done[scores].shape == call.shape:
-            return [*made, replace(call, op="where", inputs=(made[-1].name, scores, EXCLUDED))]
+        mask_calls = _added_mask(calls, [other], done)
+        if mask_calls and isinstance(scores, str) and done[scores].shape == call.shape:
+            return [
+                *mask_calls,
+                replace(call, op="where", inputs=(mask_calls[-1].name, scores, EXCLUDED)),
+            ]
     return [call]
 
 
@@ -162,12 +167,14 @@ def _added_mask(
     condition, *values = added.inputs
     if values not in ([0, EXCLUDED], [EXCLUDED, 0]):
         return []
-    made = [done[condition]]
+    mask_calls = [done[condition]]
     if values[0] == EXCLUDED:
-        made = [_opposite(calls, made[0], done)]
+        mask_calls = [_opposite(calls, mask_calls[0], done)]
     for move in moves:
-        made.append(replace(calls.on(move, [made[-1].name], move.shape), kind="boolean"))
-    return made
+        mask_calls.append(
+            replace(calls.on(move, [mask_calls[-1].name], move.shape), kind="boolean")
+        )
+    return mask_calls
 
 
 def _opposite(calls: Calls, condition: TracedCall, done: Mapping[str, TracedCall]) -> TracedCall:

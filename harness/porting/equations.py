@@ -87,11 +87,11 @@ class Equations:
         name get new names."""
         count = 1 + max(c.attributes["number"] for c in calls[1:])
         places = [0, *(c.attributes["number"] for c in calls[1:])]
-        given = dict(zip(places, names, strict=True))
+        by_number = dict(zip(places, names, strict=True))
         text = self._express(calls[0])
         targets: list[str] = []
         for number in range(count):
-            targets.append(given.get(number) or unique("h", self.taken))
+            targets.append(by_number.get(number) or unique("h", self.taken))
             self.taken.add(targets[-1])
         self.lines.append(f"{', '.join(targets)} = {text.text}")
         for place, call in zip(places, calls, strict=True):
@@ -282,9 +282,9 @@ def reshape_text(text: str, old: list[Dim], new: list[Dim], write: Write, place:
         )
     # From the last group to the first, so that earlier axes keep their positions.
     for start, before, after in reversed(groups):
-        kept = [n for n in before if n != 1]
+        old_parts = [n for n in before if n != 1]
         parts = [n for n in after if n != 1]
-        if kept == parts:
+        if old_parts == parts:
             text = _unit_axes(text, start, before, after)
             continue
         if len(before) > 1:

@@ -124,12 +124,14 @@ def check_indices(graph: ModelGraph, declarations: Sequence[InputDeclaration]) -
         source, rows = calls[call.inputs[0]], call.attributes["settings"]["rows"]
         while source.op in ("reshape", "permute", "slice", "select"):
             source = calls[source.sources[0]]
-        found = declared.get(str(source.attributes.get("name"))) if source.op == "input" else None
-        if found is not None and isinstance(rows, int) and (found.below or 0) > rows:
+        declaration = (
+            declared.get(str(source.attributes.get("name"))) if source.op == "input" else None
+        )
+        if declaration is not None and isinstance(rows, int) and (declaration.below or 0) > rows:
             place = f"{call.place}: " if call.place else ""
             problems.append(
-                f"{place}the embedding has {rows} rows, found --input {found}: write "
-                f"--input {replace(found, below=rows)}"
+                f"{place}the embedding has {rows} rows, found --input {declaration}: write "
+                f"--input {replace(declaration, below=rows)}"
             )
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))

@@ -47,10 +47,13 @@ def write_integers_as_floats(
 
 def _cut(calls: Calls, call: TracedCall) -> list[TracedCall]:
     """Return the calls that cut a float towards zero."""
-    made = [calls.new(call, "sign", call.inputs, call.shape)]
-    made += [calls.new(call, "abs", call.inputs, call.shape)]
-    made += [calls.new(call, "floor", [made[1].name], call.shape)]
-    return [*made, replace(call, op="*", inputs=(made[0].name, made[2].name), attributes={})]
+    new_calls = [calls.new(call, "sign", call.inputs, call.shape)]
+    new_calls += [calls.new(call, "abs", call.inputs, call.shape)]
+    new_calls += [calls.new(call, "floor", [new_calls[1].name], call.shape)]
+    return [
+        *new_calls,
+        replace(call, op="*", inputs=(new_calls[0].name, new_calls[2].name), attributes={}),
+    ]
 
 
 def _with_casts(calls: Calls, call: TracedCall, done: Mapping[str, TracedCall]) -> list[TracedCall]:
@@ -81,16 +84,16 @@ def _with_index(
         if call.op == "layer"
         else done[call.inputs[0]].shape[call.attributes["axis"]]
     )
-    made: list[TracedCall] = []
+    new_calls: list[TracedCall] = []
     if source.kind != "float":
         if _bound(source, done) in (None, below):
             return [call]
-        made = [replace(calls.new(call, "cast", [source.name], source.shape), kind="float")]
-        source = made[0]
+        new_calls = [replace(calls.new(call, "cast", [source.name], source.shape), kind="float")]
+        source = new_calls[0]
     index = calls.new(call, "index", [source.name], source.shape, below=below)
     index = replace(index, kind="index")
     inputs = [index.name if n == place else i for n, i in enumerate(call.inputs)]
-    return [*made, index, call.with_inputs(inputs)]
+    return [*new_calls, index, call.with_inputs(inputs)]
 
 
 def _bound(index: TracedCall, done: Mapping[str, TracedCall]) -> Any:

@@ -27,14 +27,14 @@ def list_operators(
         UsageError: the backend is unknown.
         CouldNotRun: a process failed.
     """
-    found = {}
+    by_framework = {}
     names = [backend] if backend else _frameworks()
     pythons = interpreters(NEXT_NAME.split(python) if python else (), lambda: names)
     for name in names:
         tell(f"reading the rules of {name}")
         if operators := _operators_of(name, pythons.get(name), timeout):
-            found[name] = operators
-    return found
+            by_framework[name] = operators
+    return by_framework
 
 
 def _frameworks() -> Sequence[str]:

@@ -32,9 +32,9 @@ def expand_loops(
     arrays = [str(c.attributes["name"]) for c in weights]
     owner = common_owner(arrays)
     shapes = {n: c.shape for n, c in zip(arrays, weights, strict=True)}
-    found = recognise_cell(a, {c.name: c for c in body})
-    if found is not None:
-        layer, settings, parts = found
+    cell = recognise_cell(a, {c.name: c for c in body})
+    if cell is not None:
+        layer, settings, parts = cell
         shipped = {
             "layer": layer,
             "settings": {"units": call.shape[-1], **settings},
@@ -159,7 +159,7 @@ def name_definitions(
     Returns:
         The calls with the names of their layers, and the lines of each definition by name.
     """
-    found: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
     reserved = set(taken)
     named: list[TracedCall] = []
     for call in calls:
@@ -167,13 +167,13 @@ def name_definitions(
         if lines is None:
             named.append(call)
             continue
-        name = next((n for n, own in found.items() if own[1:] == lines[1:]), "")
+        name = next((n for n, own in by_name.items() if own[1:] == lines[1:]), "")
         number = 1
-        while not name or (name in reserved and name not in found):
+        while not name or (name in reserved and name not in by_name):
             base = snake_case(call.attributes["name"]) or "loop"
             name = base if number == 1 else f"{base}_{number}"
             number += 1
-            name = "" if name in found else name
-        found.setdefault(name, lines)
+            name = "" if name in by_name else name
+        by_name.setdefault(name, lines)
         named.append(replace(call, attributes={**call.attributes, "layer": name}))
-    return tuple(named), found
+    return tuple(named), by_name

@@ -26,17 +26,17 @@ def join_padding(
     first = 1 if call.attributes["channels"] == -1 else 2
     axes = range(first, first + RANKS[layer])
     source, pads = done[call.inputs[0]], dict.fromkeys(axes, (0, 0))
-    while (found := _padded(source, done)) is not None and found[1] in pads:
-        source, axis, (before, after) = found
+    while (padded := _padded(source, done)) is not None and padded[1] in pads:
+        source, axis, (before, after) = padded
         pads[axis] = (pads[axis][0] + before, pads[axis][1] + after)
     settings = call.attributes["settings"]
-    given = _pairs(settings.get("padding", 0), len(axes))
+    own_pads = _pairs(settings.get("padding", 0), len(axes))
     window = settings.get("window") or [1] * len(axes)
-    if source.name == call.inputs[0] or not _same_result(layer, source, given, pads, window):
+    if source.name == call.inputs[0] or not _same_result(layer, source, own_pads, pads, window):
         return [call]
     sums = [
         [low + pads[axis][0], high + pads[axis][1]]
-        for axis, (low, high) in zip(axes, given, strict=True)
+        for axis, (low, high) in zip(axes, own_pads, strict=True)
     ]
     new = {**settings, "padding": short_pads(sums)}
     attributes = {**call.attributes, "settings": new}
@@ -66,18 +66,18 @@ def _pairs(padding: Any, rank: int) -> list[Sequence[int]]:
 def _same_result(
     layer: str,
     source: TracedCall,
-    given: Sequence[Sequence[int]],
+    own_pads: Sequence[Sequence[int]],
     pads: Mapping[int, Sequence[int]],
     window: Any,
 ) -> bool:
     """Return whether a layer's own padding has the effect of zeros."""
     if layer.startswith("conv"):
         return True
-    if any(n for pair in given for n in pair):
+    if any(n for pair in own_pads for n in pair):
         return False
     if layer == "avg_pool":
         return True
     # A window inside the padding has no maximum.
-    lengths = window if isinstance(window, list) else [window] * len(given)
+    lengths = window if isinstance(window, list) else [window] * len(own_pads)
     fits = all(max(p) < n for p, n in zip(pads.values(), lengths, strict=True))
     return fits and source.op in AT_LEAST_ZERO

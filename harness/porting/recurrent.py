@@ -42,24 +42,24 @@ class RecurrentLayers:
         a = call.attributes
         layer = _shipped_layer(call)
         _check_states(call, done)
-        made: list[TracedCall] = []
+        new_calls: list[TracedCall] = []
         source, shape = done[call.inputs[0]], call.shape
         if not a["batch_first"]:
-            made.append(_swapped(calls, call, source))
-            source, shape = made[0], (shape[1], shape[0], *shape[2:])
+            new_calls.append(_swapped(calls, call, source))
+            source, shape = new_calls[0], (shape[1], shape[0], *shape[2:])
         outputs: list[TracedCall] = []
         for number in range(a["layers"]):
             outputs.append(_layer_call(calls, call, layer, number, source.name, shape))
-            made.append(outputs[-1])
+            new_calls.append(outputs[-1])
             if a["keep"] != 1 and number < a["layers"] - 1:
-                made.append(
-                    calls.layer(call, "dropout", [made[-1].name], shape, {"keep": a["keep"]})
+                new_calls.append(
+                    calls.layer(call, "dropout", [new_calls[-1].name], shape, {"keep": a["keep"]})
                 )
-            source = made[-1]
+            source = new_calls[-1]
         if not a["batch_first"]:
-            made.append(_swapped(calls, call, source))
-        self._outputs[made[-1].name] = outputs
-        return made
+            new_calls.append(_swapped(calls, call, source))
+        self._outputs[new_calls[-1].name] = outputs
+        return new_calls
 
     def _final_state(self, calls: Calls, call: TracedCall) -> list[TracedCall]:
         """Return the final states of all layers and directions, ``[layers, batch, units]``.
@@ -69,7 +69,7 @@ class RecurrentLayers:
         """
         outputs = self._outputs[call.inputs[0]]
         _, batch, units = call.shape
-        made: list[TracedCall] = []
+        new_calls: list[TracedCall] = []
         rows: list[str] = []
         for output in outputs:
             length, width = output.shape[1:]
@@ -80,25 +80,29 @@ class RecurrentLayers:
                         "supported"
                     )
                 # The results of the layer ``lstm`` are y, h and c.
-                made.append(calls.new(call, "result", [output.name], (batch, units), number=2))
-                made.append(calls.new(call, "reshape", [made[-1].name], (1, batch, units)))
-                rows.append(made[-1].name)
+                new_calls.append(calls.new(call, "result", [output.name], (batch, units), number=2))
+                new_calls.append(
+                    calls.new(call, "reshape", [new_calls[-1].name], (1, batch, units))
+                )
+                rows.append(new_calls[-1].name)
                 continue
             for start in range(0, int(width), int(units)):
                 # The second direction ends at the first time step.
                 cut = {"axis": 1, "index": 0 if start else minus_one(length), "length": length}
                 last = calls.new(call, "select", [output.name], (batch, width), **cut)
-                made.append(last)
+                new_calls.append(last)
                 if width != units:
                     part = {"axis": 1, "start": start, "stop": start + int(units), "step": 1}
-                    made.append(
+                    new_calls.append(
                         calls.new(call, "slice", [last.name], (batch, units), **part, length=width)
                     )
-                made.append(calls.new(call, "reshape", [made[-1].name], (1, batch, units)))
-                rows.append(made[-1].name)
+                new_calls.append(
+                    calls.new(call, "reshape", [new_calls[-1].name], (1, batch, units))
+                )
+                rows.append(new_calls[-1].name)
         if len(rows) > 1:
-            made.append(replace(call, op="concat", inputs=tuple(rows), attributes={"axis": 0}))
-        return made
+            new_calls.append(replace(call, op="concat", inputs=tuple(rows), attributes={"axis": 0}))
+        return new_calls
 
 
 def _shipped_layer(call: TracedCall) -> str:

@@ -90,9 +90,9 @@ class Calls:
         for call in self.by_name.values():
             renamed = call.with_inputs([names.get(i, i) for i in call.inputs])
             result = rule(self, renamed, done)
-            made = [] if isinstance(result, str) else list(result)
-            done.update((new.name, new) for new in made)
-            names[call.name] = result if isinstance(result, str) else made[-1].name
+            new_calls = [] if isinstance(result, str) else list(result)
+            done.update((new.name, new) for new in new_calls)
+            names[call.name] = result if isinstance(result, str) else new_calls[-1].name
             self.uses[names[call.name]] += uses[call.name]
         self.outputs = {n: names.get(v, v) for n, v in self.outputs.items()}
         self.by_name = done
@@ -100,9 +100,9 @@ class Calls:
     def drop_unused(self) -> None:
         """Remove calls whose value is not used, except inputs."""
         used = set(self.outputs.values())
-        kept: list[TracedCall] = []
+        used_calls: list[TracedCall] = []
         for call in reversed(self.by_name.values()):
             if call.name in used or call.op == "input":
-                kept.append(call)
+                used_calls.append(call)
                 used.update(call.sources)
-        self.by_name = {call.name: call for call in reversed(kept)}
+        self.by_name = {call.name: call for call in reversed(used_calls)}

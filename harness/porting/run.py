@@ -78,8 +78,8 @@ class PortProcess(ModelProcess):
         """
         place = self.against.place()
         if not inputs:
-            found = self.call("default_inputs", **place)
-            inputs = [f"{name}={lengths}" for name, lengths in found.items()]
+            by_name = self.call("default_inputs", **place)
+            inputs = [f"{name}={lengths}" for name, lengths in by_name.items()]
         if not inputs:
             raise UsageError(f"{self.against}: its inputs are unknown: {FORM}")
         declarations = [InputDeclaration.of(text) for text in inputs]
@@ -368,21 +368,21 @@ def _check_backends(
 ) -> tuple[list[CellResult], list[str]]:
     """Check the spec on the backends, in training and inference. Return the results, and a line for
     each problem."""
-    given: dict[str, Any] = {"specs": (str(path),), "quick": True, "timeout": options.timeout}
-    given["checks"] = ("values", "inference")
+    settings: dict[str, Any] = {"specs": (str(path),), "quick": True, "timeout": options.timeout}
+    settings["checks"] = ("values", "inference")
     if options.checked:
-        given["backends"] = options.checked
-    results, problems = _run(given, cases)
+        settings["backends"] = options.checked
+    results, problems = _run(settings, cases)
     if any(f.verdict == "not-applicable" for r in results for f in r.findings):
         # E.g. a batch norm of few values increases rounding errors so much that float32 has no
         # correct digits.
-        more, found = _run({**given, "dtypes": ("float64",)}, cases)
-        return [*results, *more], [*problems, *found]
+        more, more_problems = _run({**settings, "dtypes": ("float64",)}, cases)
+        return [*results, *more], [*problems, *more_problems]
     return results, problems
 
 
-def _run(given: Mapping[str, Any], cases: SharedCases) -> tuple[list[CellResult], list[str]]:
-    with Engine(check_request(complete_options(given)), cases=cases) as engine:
+def _run(options: Mapping[str, Any], cases: SharedCases) -> tuple[list[CellResult], list[str]]:
+    with Engine(check_request(complete_options(options)), cases=cases) as engine:
         report = engine.run()
     problems = [] if report.exit_code == 0 else list(describe_problems(report))
     return list(report.results), problems

@@ -204,21 +204,21 @@ def move_reshapes(
     works_on_last = call.op == "layer" and call.attributes["layer"] in LAST_AXIS
     if calls.uses[source.name] > 1:
         return [call]
-    made: list[TracedCall] = []
+    new_calls: list[TracedCall] = []
     if works_on_last and (axis := _last_axis(inner.shape, source.shape[-1])) is not None:
         if axis < len(inner.shape) - 1:
             shape = (*inner.shape[:axis], source.shape[-1])
-            made.append(calls.new(source, "reshape", [inner.name], shape))
-            inner = made[0]
+            new_calls.append(calls.new(source, "reshape", [inner.name], shape))
+            inner = new_calls[0]
         moved = calls.on(call, [inner.name, *call.inputs[1:]], [*inner.shape[:-1], call.shape[-1]])
     elif call.op in UNARY or (call.op == "layer" and call.attributes["layer"] == "dropout"):
         moved = calls.on(call, [inner.name], inner.shape)
     else:
         return [call]
-    made.append(moved)
+    new_calls.append(moved)
     if moved.shape != call.shape:
-        made.append(calls.new(call, "reshape", [moved.name], call.shape))
-    return made
+        new_calls.append(calls.new(call, "reshape", [moved.name], call.shape))
+    return new_calls
 
 
 def select_rows(
@@ -249,10 +249,12 @@ def drop_gathers(
         return [call]
     source, *indices = (done[name] for name in call.inputs)
     formulas = [{"formula": "arange", "start": 0, "length": length} for length in source.shape]
-    given = [{n: i.attributes.get(n) for n in ("formula", "start", "length")} for i in indices]
+    index_formulas = [
+        {n: i.attributes.get(n) for n in ("formula", "start", "length")} for i in indices
+    ]
     places = [int(i.attributes.get("axis", 0)) + len(call.shape) - len(i.shape) for i in indices]
     in_order = call.attributes["axes"] == list(range(len(source.shape)))
-    if given != formulas or not in_order or places != sorted(places):
+    if index_formulas != formulas or not in_order or places != sorted(places):
         return [call]
     shape = tuple(n if axis in places else 1 for axis, n in enumerate(call.shape))
     moved = calls.new(call, "reshape", [source.name], shape)

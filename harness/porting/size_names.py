@@ -43,12 +43,12 @@ class SizeNames:
         """Return the name of an attribute's value. Return None if the configuration has no entry,
         or several entries, that this value may come from."""
         pattern = NAMES.get(attribute)
-        found = [
+        names = [
             name
             for name, number in self.config.items()
             if number == value and pattern and re.search(pattern, name.lower())
         ]
-        if len(found) != 1:
+        if len(names) != 1:
             return None
-        self.used[found[0]] = self.config[found[0]]
-        return found[0]
+        self.used[names[0]] = self.config[names[0]]
+        return names[0]

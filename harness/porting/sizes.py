@@ -57,8 +57,8 @@ def position_limits(graph: TracedGraph, sizes: Mapping[str, tuple[int, ...]]) ->
             continue
         entries = np.asarray(values)
         one = node["op"] == "constant" and entries.size and (entries == entries.flat[0]).all()
-        found = [*node["inputs"], *([int(entries.flat[0])] if one else [])]
-        for number in found:
+        candidates = [*node["inputs"], *([int(entries.flat[0])] if one else [])]
+        for number in candidates:
             if isinstance(number, int | float) and longest < abs(number) < UNLIMITED:
                 numbers.setdefault(int(abs(number)), node["place"])
     return numbers

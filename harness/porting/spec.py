@@ -251,12 +251,12 @@ class _Writer:
 
 
 def _inner_blocks(block: ModuleBlock) -> list[ModuleBlock]:
-    found: list[ModuleBlock] = []
+    inner_blocks: list[ModuleBlock] = []
     for call in block.calls:
         if call.op == "block":
             inner: ModuleBlock = call.attributes["block"]
-            found += [*_inner_blocks(inner), inner]
-    return found
+            inner_blocks += [*_inner_blocks(inner), inner]
+    return inner_blocks
 
 
 def _height(block: ModuleBlock) -> int:
