@@ -103,12 +103,12 @@ def describe_failed_cells(check: CheckRun, most: int) -> tuple[list[FailedCell],
     # For each cell, the head of the run that produced its result.
     heads = {cell: [*runs.values()][-1].head for cell, runs in check.records.cells.items()}
     failures = list_failing(check.cells)
-    return [_make_trouble(r, heads.get(r.cell)) for r in failures[:most]], max(
+    return [_make_failed_cell(r, heads.get(r.cell)) for r in failures[:most]], max(
         0, len(failures) - most
     )
 
 
-def _make_trouble(result: CellResult, head: Head | None) -> FailedCell:
+def _make_failed_cell(result: CellResult, head: Head | None) -> FailedCell:
     failures = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
     # Rerun only the failed checks, because all checks of a cell may take many times as long.

@@ -26,7 +26,7 @@ from harness.runs.changes import MOVED, list_moved_digits
 if TYPE_CHECKING:
     from harness.report.changes import News
 
-MOST_TROUBLES, MOST_CHANGES = 10, 30
+MOST_FAILED_CELLS, MOST_CHANGES = 10, 30
 # The maximum number of characters that are shown of a check's detail.
 MOST_SEEN = 300
 MARK = "<!-- backend-comparison-harness report -->"
@@ -50,10 +50,10 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
         lines += ["", f"{MOVED}:", "", *items]
     if inputs.check is not None:
         items = []
-        shown, left = describe_failed_cells(inputs.check, MOST_TROUBLES)
-        for trouble in shown:
-            words = plain(_sentences(trouble))
-            items.append(f"- **{plain(trouble.title)}** {words}  \n  {code(trouble.command)}")
+        shown, left = describe_failed_cells(inputs.check, MOST_FAILED_CELLS)
+        for failed_cell in shown:
+            words = plain(_sentences(failed_cell))
+            items.append(f"- **{plain(failed_cell.title)}** {words}  \n  {code(failed_cell.command)}")
         lines += ["", *items, *_more_lines(left)] if items else []
         for matrix in make_matrices(inputs.check.cells):
             lines += ["", *_matrix_lines(matrix)]
@@ -94,14 +94,14 @@ def _more_lines(left: int) -> list[str]:
     return [f"- and {left} more"] if left > 0 else []
 
 
-def _sentences(trouble: FailedCell) -> str:
+def _sentences(failed_cell: FailedCell) -> str:
     """Return sentences about a failed cell: where the fault is, and which part is at fault.
 
     If the place of the fault is unknown, they name the first failed check instead.
     """
-    parts = [trouble.location, f"{trouble.who} {trouble.blame}".strip()]
-    if not trouble.location and trouble.checks:
-        first = trouble.checks[0]
+    parts = [failed_cell.location, f"{failed_cell.who} {failed_cell.blame}".strip()]
+    if not failed_cell.location and failed_cell.checks:
+        first = failed_cell.checks[0]
         seen = shorten(first.detail, MOST_SEEN, placeholder=" ...")
         parts[0] = f"{first.check}: {first.verdict}" + (f": {seen}" if seen else "")
     return sentences(parts)

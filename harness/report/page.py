@@ -165,7 +165,7 @@ if TYPE_CHECKING:
     from harness.report.changes import News
 
 # The maximum number of differences shown in full; the matrix shows all other differences.
-MOST_TROUBLES = 30
+MOST_FAILED_CELLS = 30
 # The script files of the page, which joins them into one script.
 SCRIPTS = ("report.js", "matrix.js", "histogram.js")
 # The number of differences whose details are expanded at first.
@@ -193,7 +193,7 @@ def page(
     check = inputs.check
     tables = cells.make_matrices(check.cells) if check else []
     charts = speeds.make_charts(inputs, baseline)
-    shown, left = describe_failed_cells(check, MOST_TROUBLES) if check else ([], 0)
+    shown, left = describe_failed_cells(check, MOST_FAILED_CELLS) if check else ([], 0)
     dtypes = sorted({cell.dtype for cell in check.cells}) if check else []
     pairs = check.pairs(every=True) if check else []
     models = check.models if check else {}
@@ -208,9 +208,9 @@ def page(
         "moved": list_moved_digits(news.moved) if news else [],
         "moved_words": MOVED,
         "base_name": news.what if news else "",
-        "troubles": shown,
+        "failed_cells": shown,
         "opened": OPENED,
-        "more_troubles": left,
+        "more_failed_cells": left,
         "known": _known_difference_rows(check, differences),
         "matrices": tables,
         "pairs": pairs if len(pairs) > FEW else [],  # a few pairs are in the headline
