@@ -5,7 +5,7 @@
 #   make test    set up, then lint, type-check and test
 #   make test-pages   run the commands and examples of the pages
 #   make test-all   both, with the cases that make test leaves out
-#   make test-quick   in two minutes: the rooms of tests that start few processes
+#   make test-quick   in two minutes: the folders of tests that start few processes
 #   make check-gpu   check all of Lesson 6 on a card, and keep a record
 #   make bench-gpu   time the backends on a card, and write docs/gpu/CARD.md
 #   make lowest  run the lowest versions that are declared, each in an environment of its own

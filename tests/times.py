@@ -30,7 +30,7 @@ START, END = "<!-- times -->\n", "<!-- end of times -->"
 Row = tuple[str, str]
 
 
-def rooms() -> list[str]:
+def folders() -> list[str]:
     """Return the folders of tests."""
     return sorted({path.parent.name for path in ROOT.glob("tests/*/test_*.py")})
 
@@ -41,12 +41,12 @@ def rows_in(reports: Iterable[Path]) -> dict[str, Row]:
     Raises:
         ValueError: a test failed, so its time is meaningless.
     """
-    counts: dict[str, int] = dict.fromkeys(rooms(), 0)
+    counts: dict[str, int] = dict.fromkeys(folders(), 0)
     seconds: dict[str, float] = dict.fromkeys(counts, 0.0)
-    for room, _, took in _times(reports):
-        counts[room] += 1
-        seconds[room] += took
-    return {room: (f"{counts[room]:,}", in_words(seconds[room])) for room in counts}
+    for folder, _, took in _times(reports):
+        counts[folder] += 1
+        seconds[folder] += took
+    return {folder: (f"{counts[folder]:,}", in_words(seconds[folder])) for folder in counts}
 
 
 def files_in(reports: Iterable[Path]) -> dict[str, int]:
@@ -56,8 +56,8 @@ def files_in(reports: Iterable[Path]) -> dict[str, int]:
         ValueError: a test failed, so its time is meaningless.
     """
     seconds: Counter[str] = Counter()
-    for room, file, took in _times(reports):
-        seconds[f"{room}/{file}.py"] += took
+    for folder, file, took in _times(reports):
+        seconds[f"{folder}/{file}.py"] += took
     return {file: round(took) for file, took in seconds.most_common() if took >= LONG}
 
 
@@ -68,8 +68,8 @@ def _times(reports: Iterable[Path]) -> Iterator[tuple[str, str, float]]:
             name = f"{test.get('classname')}.{test.get('name')}"
             if test.find("failure") is not None or test.find("error") is not None:
                 raise ValueError(f"{report}: {name} failed")
-            _, room, file, *_ = name.split(".")
-            yield room, file, float(test.get("time", 0))
+            _, folder, file, *_ = name.split(".")
+            yield folder, file, float(test.get("time", 0))
 
 
 def in_words(seconds: float) -> str:
@@ -85,8 +85,8 @@ def rows_of(text: str) -> dict[str, Row]:
     """
     table = _parts(text)[1]
     return {
-        room: (count, took)
-        for room, count, took in re.findall(
+        folder: (count, took)
+        for folder, count, took in re.findall(
             r"^\| `tests/(\w+)` \| ([\d,]*) \| ([^|]*?) \|$", table, re.MULTILINE
         )
     }
@@ -101,7 +101,7 @@ def with_rows(text: str, rows: Mapping[str, Row]) -> str:
     before, _, after = _parts(text)
     cores = usable_cores()
     head = [f"| tests | how many | one after the other, on {cores} cores |", "|---|---|---|"]
-    lines = [f"| `tests/{room}` | {count} | {took} |" for room, (count, took) in rows.items()]
+    lines = [f"| `tests/{folder}` | {count} | {took} |" for folder, (count, took) in rows.items()]
     return before + "\n".join([*head, *lines, ""]) + after
 
 

@@ -1,8 +1,8 @@
-"""Draw ``rooms.svg``: the packages of ``harness/`` in levels, with an arrow for each import.
+"""Draw ``packages.svg``: the packages of ``harness/`` in levels, with an arrow for each import.
 
     python docs/architecture/picture.py
 
-The module :mod:`rooms` reads the imports and defines the levels. This file defines only the
+The module :mod:`levels` reads the imports and defines the levels. This file defines only the
 horizontal position and the text of each box. The same source gives the same bytes.
 """
 
@@ -14,10 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-import rooms
+import levels
 
 ROOT = Path(__file__).parents[2]
-PICTURE = Path(__file__).with_name("rooms.svg")
+PICTURE = Path(__file__).with_name("packages.svg")
 COMMAND = "python docs/architecture/picture.py"
 
 # The horizontal centre of each package's box, and the text in the box.
@@ -71,10 +71,10 @@ CANVAS, ARROW, MARGIN, LANE = 980, 7, 8, 5
 # The width of an arrow: (least number of imports, width).
 THICK = ((1, 1.0), (5, 2.0), (15, 3.5), (30, 5.5))
 STYLE = """
-  svg { --paper: #ffffff; --ink: #1f2328; --soft: #59636e; --line: #8c959f; --room: #eef4fb;
+  svg { --paper: #ffffff; --ink: #1f2328; --soft: #59636e; --line: #8c959f; --box: #eef4fb;
         --edge: #54799f; --base: #f3f4f6; }
   @media (prefers-color-scheme: dark) {
-    svg { --paper: #0d1117; --ink: #e6edf3; --soft: #9ba4ae; --line: #7d8590; --room: #17263a;
+    svg { --paper: #0d1117; --ink: #e6edf3; --soft: #9ba4ae; --line: #7d8590; --box: #17263a;
           --edge: #6d9bd1; --base: #1c2128; }
   }
   .paper { fill: var(--paper); }
@@ -82,13 +82,13 @@ STYLE = """
          fill: var(--soft); }
   .name { font: 600 14px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
           fill: var(--ink); }
-  .room { fill: var(--room); stroke: var(--edge); stroke-width: 1.2; }
+  .package { fill: var(--box); stroke: var(--edge); stroke-width: 1.2; }
   .guest { fill: var(--paper); stroke: var(--edge); stroke-width: 1.2; stroke-dasharray: 4 3; }
   .base { fill: var(--base); stroke: none; }
   .arrow { fill: none; stroke: var(--line); }
   .tip { fill: var(--line); }
 """ + "".join(
-    f"  .arrow.{name}, .room.{name} {{ stroke: {colour}; }} .tip.{name} {{ fill: {colour}; }}\n"
+    f"  .arrow.{name}, .package.{name} {{ stroke: {colour}; }} .tip.{name} {{ fill: {colour}; }}\n"
     for name, colour in COLOURS.items()
 )
 Point = tuple[float, float]
@@ -108,19 +108,19 @@ class Arrow:
         return max(width for least, width in THICK if self.imports >= least)
 
 
-def drawn_floors() -> list[tuple[str, ...]]:
+def drawn_levels() -> list[tuple[str, ...]]:
     """Return the packages that have arrows, by level from the top."""
-    last = next(n for n, floor in enumerate(rooms.FLOORS) if LOWEST in floor)
-    return [GUESTS + rooms.FLOORS[0], *rooms.FLOORS[1 : last + 1]]
+    last = next(n for n, level in enumerate(levels.LEVELS) if LOWEST in level)
+    return [GUESTS + levels.LEVELS[0], *levels.LEVELS[1 : last + 1]]
 
 
 def base() -> list[str]:
     """Return the packages that have no arrows."""
-    shown = {room for floor in drawn_floors() for room in floor}
-    return [room for floor in rooms.FLOORS for room in floor if room not in shown]
+    shown = {name for level in drawn_levels() for name in level}
+    return [name for level in levels.LEVELS for name in level if name not in shown]
 
 
-def arrows(found: Sequence[rooms.Import]) -> list[Arrow]:
+def arrows(found: Sequence[levels.Import]) -> list[Arrow]:
     """Return the arrows between packages. Each pair of modules is counted as one import."""
     pairs = {(one.source, one.target) for one in found}
     counts: dict[tuple[str, str], int] = {}
@@ -134,15 +134,15 @@ def arrows(found: Sequence[rooms.Import]) -> list[Arrow]:
 def _box(module: str) -> str:
     if module.startswith("harness.backends"):
         return "backends"
-    return rooms.room(module) if module.partition(".")[0] == "harness" else ""
+    return levels.package(module) if module.partition(".")[0] == "harness" else ""
 
 
-def picture(found: Sequence[rooms.Import]) -> str:
+def picture(found: Sequence[levels.Import]) -> str:
     """Return the picture as SVG text."""
-    floors = drawn_floors()
-    missing = {room for floor in floors for room in floor} - BOXES.keys()
+    drawn = drawn_levels()
+    missing = {name for level in drawn for name in level} - BOXES.keys()
     assert not missing, f"give {', '.join(sorted(missing))} a place in BOXES of {COMMAND}"
-    bottom = TOP + STEP * len(floors) - 24
+    bottom = TOP + STEP * len(drawn) - 24
     height = bottom + 62
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {CANVAS} {height}" '
@@ -150,23 +150,23 @@ def picture(found: Sequence[rooms.Import]) -> str:
         "<title>The packages of harness/ and their imports</title>",
         f"<style>{STYLE}</style>",
         f'<rect class="paper" width="{CANVAS}" height="{height}"/>',
-        *_arrows(floors, arrows(found)),
+        *_arrows(drawn, arrows(found)),
     ]
-    for number, floor in enumerate(floors):
-        for room in floor:
-            lines += _room(room, TOP + STEP * number)
+    for number, level in enumerate(drawn):
+        for name in level:
+            lines += _package(name, TOP + STEP * number)
     lines += _base(bottom)
     return "\n".join([*lines, "</svg>", ""])
 
 
-def _room(room: str, top: int) -> Iterator[str]:
-    middle, text = BOXES[room]
-    kind = "guest" if room in GUESTS else "room"
+def _package(name: str, top: int) -> Iterator[str]:
+    middle, text = BOXES[name]
+    kind = "guest" if name in GUESTS else "package"
     yield (
-        f'<rect class="{kind} {room}" x="{middle - WIDTH // 2}" y="{top}" width="{WIDTH}" '
+        f'<rect class="{kind} {name}" x="{middle - WIDTH // 2}" y="{top}" width="{WIDTH}" '
         f'height="{HEIGHT}" rx="7"/>'
     )
-    yield f'<text class="name" x="{middle}" y="{top + 19}">{escape(room)}</text>'
+    yield f'<text class="name" x="{middle}" y="{top + 19}">{escape(name)}</text>'
     yield f'<text x="{middle}" y="{top + 35}">{escape(text)}</text>'
 
 
@@ -174,18 +174,18 @@ def _base(top: int) -> Iterator[str]:
     yield f'<rect class="base" x="16" y="{top}" width="{CANVAS - 32}" height="{HEIGHT}" rx="7"/>'
     names = " · ".join(sorted(base()))
     yield f'<text class="name" x="{CANVAS // 2}" y="{top + 19}">{escape(names)}</text>'
-    yield f'<text x="{CANVAS // 2}" y="{top + 35}">every room may import these: no arrows</text>'
+    yield f'<text x="{CANVAS // 2}" y="{top + 35}">every package may import these: no arrows</text>'
 
 
-def _arrows(floors: Sequence[Sequence[str]], found: Sequence[Arrow]) -> Iterator[str]:
-    floor_of = {room: n for n, floor in enumerate(floors) for room in floor}
-    ways = {arrow: _way(arrow, floors, floor_of) for arrow in found}
+def _arrows(drawn: Sequence[Sequence[str]], found: Sequence[Arrow]) -> Iterator[str]:
+    level_of = {name: n for n, level in enumerate(drawn) for name in level}
+    ways = {arrow: _way(arrow, drawn, level_of) for arrow in found}
     starts = _ports(found, ways, "source")
     ends = _ports(found, ways, "target")
     # Draw thick arrows last, so that they lie above thin arrows.
     for arrow in sorted(found, key=lambda a: (a.width, a.source, a.target)):
-        top = TOP + STEP * floor_of[arrow.source] + HEIGHT
-        bottom = TOP + STEP * floor_of[arrow.target]
+        top = TOP + STEP * level_of[arrow.source] + HEIGHT
+        bottom = TOP + STEP * level_of[arrow.target]
         points = [(starts[arrow], top), *ways[arrow], (ends[arrow], bottom - ARROW)]
         yield (
             f'<path class="arrow {arrow.target}" stroke-width="{arrow.width}" d="{_curve(points)}">'
@@ -196,29 +196,29 @@ def _arrows(floors: Sequence[Sequence[str]], found: Sequence[Arrow]) -> Iterator
         yield f'<path class="tip {arrow.target}" d="{outline}"/>'
 
 
-def _way(arrow: Arrow, floors: Sequence[Sequence[str]], floor_of: Mapping[str, int]) -> list[Point]:
+def _way(arrow: Arrow, drawn: Sequence[Sequence[str]], level_of: Mapping[str, int]) -> list[Point]:
     """Return the points of an arrow at the levels between its ends. It passes vertically between
     the boxes there."""
-    first, last = floor_of[arrow.source], floor_of[arrow.target]
+    first, last = level_of[arrow.source], level_of[arrow.target]
     begin, end = BOXES[arrow.source][0], BOXES[arrow.target][0]
     points: list[Point] = []
     for number in range(first + 1, last):
-        wanted = begin + (end - begin) * (number - first) / (last - first)
-        x = _beside(wanted, floors[number], arrow.target)
+        straight = begin + (end - begin) * (number - first) / (last - first)
+        x = _outside_boxes(straight, drawn[number], arrow.target)
         top = TOP + STEP * number
         points += [(x, top - MARGIN), (x, top + HEIGHT + MARGIN)]
     return points
 
 
-def _beside(wanted: float, floor: Sequence[str], target: str) -> float:
-    """Return the horizontal position outside all boxes of a level that is nearest to ``wanted``.
+def _outside_boxes(straight: float, level: Sequence[str], target: str) -> float:
+    """Return the horizontal position outside all boxes of a level that is nearest to ``straight``.
     Arrows to the same package have the same distance from the box."""
     lane = list(COLOURS).index(target) if target in COLOURS else -1
-    room = WIDTH / 2 + MARGIN + LANE * (1 + lane)
-    for middle in sorted((BOXES[box][0] for box in floor), key=lambda x: abs(x - wanted)):
-        if abs(wanted - middle) < room:
-            return middle + (room if wanted >= middle else -room)
-    return wanted
+    distance = WIDTH / 2 + MARGIN + LANE * (1 + lane)
+    for middle in sorted((BOXES[box][0] for box in level), key=lambda x: abs(x - straight)):
+        if abs(straight - middle) < distance:
+            return middle + (distance if straight >= middle else -distance)
+    return straight
 
 
 def _ports(
@@ -227,8 +227,8 @@ def _ports(
     """Return the horizontal position at which each arrow touches its box (``end`` is "source" or
     "target"). Arrows are sorted by the position of their other end."""
     places: dict[Arrow, float] = {}
-    for room in BOXES:
-        here = [arrow for arrow in found if getattr(arrow, end) == room]
+    for name, (middle, _) in BOXES.items():
+        here = [arrow for arrow in found if getattr(arrow, end) == name]
 
         def far(arrow: Arrow) -> float:
             way = ways[arrow]
@@ -239,7 +239,7 @@ def _ports(
         here.sort(key=lambda arrow: (far(arrow), arrow.source, arrow.target))
         gap = min(26.0, (WIDTH - 24) / max(len(here), 1))
         for number, arrow in enumerate(here):
-            places[arrow] = BOXES[room][0] + gap * (number - (len(here) - 1) / 2)
+            places[arrow] = middle + gap * (number - (len(here) - 1) / 2)
     return places
 
 
@@ -253,4 +253,4 @@ def _curve(points: Sequence[Point]) -> str:
 
 
 if __name__ == "__main__":
-    PICTURE.write_text(picture(rooms.imports(ROOT)), encoding="utf-8")
+    PICTURE.write_text(picture(levels.imports(ROOT)), encoding="utf-8")

@@ -16,7 +16,7 @@ from collections import defaultdict
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from rooms import imports, modules, room
+from levels import imports, modules, package
 
 ROOT = Path(__file__).parents[2]
 UNTYPED = re.compile(r"\b(?:Mapping|dict)\[str, Any\]")
@@ -74,8 +74,8 @@ def package_sizes(root: Path = ROOT) -> dict[str, Size]:
         single = len(importers[module]) == 1 and path.name != "__init__.py"
         untyped = len(UNTYPED.findall(text))
         size = Size(len(text.splitlines()), code_lines(text), 1, int(single), untyped)
-        package = "backends" if module.startswith("harness.backends") else room(module)
-        sizes[package].add(size)
+        name = "backends" if module.startswith("harness.backends") else package(module)
+        sizes[name].add(size)
     return dict(sizes)
 
 

@@ -53,7 +53,9 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
         shown, left = describe_failed_cells(inputs.check, MOST_FAILED_CELLS)
         for failed_cell in shown:
             words = plain(_sentences(failed_cell))
-            items.append(f"- **{plain(failed_cell.title)}** {words}  \n  {code(failed_cell.command)}")
+            items.append(
+                f"- **{plain(failed_cell.title)}** {words}  \n  {code(failed_cell.command)}"
+            )
         lines += ["", *items, *_more_lines(left)] if items else []
         for matrix in make_matrices(inputs.check.cells):
             lines += ["", *_matrix_lines(matrix)]

@@ -1,4 +1,4 @@
-"""The rule of imports: rooms on floors, no circle, no framework in the harness."""
+"""The rule of imports: packages on levels, no circle, no framework in the harness."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import levels
 import picture
 import pytest
-import rooms
 from places import DOCS, ROOT
 
 from harness.runtime.plugins import available
 
 
 @cache
-def imports() -> list[rooms.Import]:
+def imports() -> list[levels.Import]:
     """Read once, and by the process that runs these tests alone."""
-    return rooms.imports(ROOT)
+    return levels.imports(ROOT)
 
 
 def test_every_import_goes_down() -> None:
-    assert rooms.broken(imports()) == []
+    assert levels.broken(imports()) == []
 
 
 def test_nothing_is_imported_in_a_circle() -> None:
-    assert rooms.circles(imports()) == []
+    assert levels.circles(imports()) == []
 
 
-def test_every_room_is_on_a_floor() -> None:
-    found = {rooms.room(m) for m in rooms.modules(ROOT) if not m.startswith("harness.backends")}
-    assert found - {"harness"} == set(rooms.FLOOR)
+def test_every_package_has_a_level() -> None:
+    found = {
+        levels.package(m) for m in levels.modules(ROOT) if not m.startswith("harness.backends")
+    }
+    assert found - {"harness"} == set(levels.LEVEL)
 
 
 def test_the_picture_is_that_of_the_imports() -> None:
@@ -45,11 +47,11 @@ def test_the_picture_is_that_of_the_imports() -> None:
 
 
 def test_arrows_go_down() -> None:
-    floors = picture.drawn_floors()
-    floor_of = {room: number for number, floor in enumerate(floors) for room in floor}
+    drawn_levels = picture.drawn_levels()
+    level_of = {name: number for number, level in enumerate(drawn_levels) for name in level}
     drawn = picture.arrows(imports())
     assert drawn
-    assert all(floor_of[arrow.source] < floor_of[arrow.target] for arrow in drawn)
+    assert all(level_of[arrow.source] < level_of[arrow.target] for arrow in drawn)
 
 
 def test_the_page_names_files_that_are_there() -> None:
@@ -62,20 +64,20 @@ def test_the_page_names_files_that_are_there() -> None:
     assert missing == []
 
 
-def test_the_page_has_a_line_for_every_room() -> None:
+def test_the_page_has_a_line_for_every_package() -> None:
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
     table = text.partition("## The packages")[2].partition("\n## ")[0]
     named = {name.rstrip("/").removesuffix(".py") for name in re.findall(r"`([^`]+)`", table)}
-    assert set(rooms.FLOOR) <= named
+    assert set(levels.LEVEL) <= named
 
 
-def test_the_page_tells_what_tests_has_beside_rooms() -> None:
+def test_the_page_lists_the_other_folders_of_tests() -> None:
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
     told = text.partition("`tests/` has")[2].partition("\n\n")[0]
-    rooms_of = {p.name for p in (ROOT / "harness").iterdir() if (p / "__init__.py").is_file()}
+    packages = {p.name for p in (ROOT / "harness").iterdir() if (p / "__init__.py").is_file()}
     folders = {p.name for p in (ROOT / "tests").iterdir() if p.is_dir() and p.name[0] not in "._"}
-    assert rooms_of - folders == {"suite", "extend"}
-    assert folders - rooms_of == set(re.findall(r"`tests/(\w+)/`", told))
+    assert packages - folders == {"suite", "extend"}
+    assert folders - packages == set(re.findall(r"`tests/(\w+)/`", told))
 
 
 WRONG = {
@@ -89,18 +91,18 @@ WRONG = {
     ),
     "harness/program/late.py": (
         "def f():\n    from harness.runtime import session",
-        "program may import from the floors below",
+        "program may import from lower levels",
     ),
     "harness/worker/typed.py": (
         "if TYPE_CHECKING:\n    from harness.checking.run import run",
-        "worker may import from the floors below",
+        "worker may import from lower levels",
     ),
     "harness/worker/named.py": ("load('harness.checking.run:run')", "worker may import"),
     "harness/oracle/fast.py": ("def f():\n    import torch.nn", "imports no framework"),
     "harness/checking/own.py": ("from harness.backends import numpy", "names no backend"),
     "harness/checking/named.py": ("load('harness.backends.jax.backend')", "names no backend"),
     "harness/timing/rounds.py": ("from rich.table import Table", "print and read options"),
-    "harness/misplaced.py": ("import harness.checking.run", "misplaced is on no floor"),
+    "harness/misplaced.py": ("import harness.checking.run", "misplaced has no level"),
     "backends/torch/other.py": ("import jax", "imports its own framework only"),
     "backends/keras/other.py": ("from harness.checking import run", "imports harness.extend"),
     "backends/numpy/other.py": ("from ..jax import backend", "imports nothing of jax"),
@@ -126,7 +128,7 @@ def test_what_breaks_the_rule_is_told_with_file_import_and_rule(name: str, tree:
     path = tree / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    told = rooms.broken(rooms.imports(tree))
+    told = levels.broken(levels.imports(tree))
     assert told
     line = len(text.splitlines())
     assert all(one.startswith(f"{name}:{line} imports ") for one in told)
@@ -139,10 +141,10 @@ def test_a_circle_is_found_wherever_it_is_closed(how: str, tree: Path) -> None:
     (tree / "harness/checking/a.py").write_text("from harness.checking import b")
     (tree / "harness/checking/b.py").write_text(how.format("harness.checking.run"))
     names = ["harness.checking.a", "harness.checking.b", "harness.checking.run"]
-    assert rooms.circles(rooms.imports(tree)) == [names]
+    assert levels.circles(levels.imports(tree)) == [names]
 
 
-def test_a_room_of_the_name_of_a_function_does_not_take_its_place() -> None:
+def test_a_package_with_the_name_of_a_function_does_not_replace_it() -> None:
     program = (
         "import harness, harness.checking.request, harness.timing.request\n"
         "assert all(callable(getattr(harness, name)) for name in harness.__all__)"

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from rooms import modules
+from levels import modules
 
 ROOT = Path(__file__).parents[2]
 NAMES = [name for name in modules(ROOT) if not name.startswith("harness.backends")]

@@ -1,4 +1,4 @@
-"""The table of how long each room's tests take: a row for every room, and rows that are kept."""
+"""The table of the time of each folder's tests: a row for every folder; old rows stay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PAGE = times.PAGE.read_text(encoding="utf-8")
 
 
 def test_the_page_has_a_row_for_every_room_of_tests() -> None:
-    assert list(times.rows_of(PAGE)) == times.rooms(), "run python tests/times.py"
+    assert list(times.rows_of(PAGE)) == times.folders(), "run python tests/times.py"
 
 
 def test_what_is_written_is_read_again() -> None:

@@ -1,9 +1,9 @@
 """The imports between modules, as read from the source, and the rule that they must follow.
 
-The packages of ``harness/`` (called rooms here) have levels (floors). A file may import only from
-its own package and from packages on lower levels. Circular imports are not allowed, not even inside
-functions or for types. No file in ``harness/`` imports a backend or a framework. A backend imports
-only its framework and :mod:`harness.extend`.
+The packages of ``harness/`` have levels. A file may import only from its own package and from
+packages on lower levels. Circular imports are not allowed, not even inside functions or for types.
+No file in ``harness/`` imports a backend or a framework. A backend imports only its framework and
+:mod:`harness.extend`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # The levels from the top. Packages on the same level do not import each other.
-FLOORS: tuple[tuple[str, ...], ...] = (
+LEVELS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
     ("commands", "suite", "extend"),
@@ -33,8 +33,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("files",),
     ("arrays", "errors"),
 )
-FLOOR: Mapping[str, int] = {
-    room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor
+LEVEL: Mapping[str, int] = {
+    name: len(LEVELS) - number for number, names in enumerate(LEVELS) for name in names
 }
 # The frameworks that each family of backends may import.
 FRAMEWORKS: Mapping[str, frozenset[str]] = {
@@ -117,7 +117,7 @@ def _targets(module: str, path: Path, known: Mapping[str, Path]) -> Iterator[tup
                 yield node.lineno, named
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     """Return the package of a module in ``harness/``, or its name if it is a file of the root."""
     return module.split(".")[1] if "." in module else "harness"
 
@@ -144,14 +144,14 @@ def _reason(one: Import) -> str:
         return f"only {', '.join(sorted(SPEAKING))} print and read options"
     if top != "harness" or "harness" in (one.source, one.target):
         return ""
-    own, other = room(one.source), room(one.target)
+    own, other = package(one.source), package(one.target)
     if own == other:
         return ""
     for name in (own, other):
-        if name not in FLOOR:
-            return f"{name} is on no floor of docs/architecture/rooms.py"
-    if FLOOR[other] >= FLOOR[own]:
-        return f"{own} may import from the floors below it, and {other} is on none of them"
+        if name not in LEVEL:
+            return f"{name} has no level in docs/architecture/levels.py"
+    if LEVEL[other] >= LEVEL[own]:
+        return f"{own} may import from lower levels only, and {other} is on none of them"
     return ""
 
 
