@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
 import numpy as np
 
 from harness.extend import Array
+from harness.extend.models import elementwise_values
 
 from .jaxprs import Value
 
@@ -315,30 +317,8 @@ def _keeps(value: Value, shape: Sequence[int], axis: int) -> bool:
     return list(before.shape) == [1 if a == axis else n for a, n in enumerate(shape)]
 
 
-# Functions of the spec language, by their numbers.
+# The points at which a function is compared with the shipped functions.
 GRID = np.concatenate([np.linspace(-8, 8, 257), [-30.0, -15.5, 15.5, 30.0]]) + 1e-3
-
-
-def _functions(x: Array) -> dict[str, Array]:
-    erf = np.vectorize(math.erf)
-    sigmoid = 1 / (1 + np.exp(-x))
-    return {
-        "sigmoid": sigmoid,
-        "silu": x * sigmoid,
-        "gelu": x * (1 + erf(x / 2**0.5)) / 2,
-        "gelu_tanh": x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2,
-        "softplus": np.logaddexp(x, 0),
-        "elu": np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-        "leaky_relu": np.where(x > 0, x, 0.01 * x),
-        "hard_sigmoid_sixth": np.clip(x / 6 + 0.5, 0, 1),
-        "hard_swish": x * np.clip(x / 6 + 0.5, 0, 1),
-        "relu6": np.clip(x, 0, 6),
-        "mish": x * np.tanh(np.logaddexp(x, 0)),
-        "softsign": x / (1 + np.abs(x)),
-    }
-
-
-FUNCTIONS = _functions(GRID)
 
 
 def known_function(value: Value) -> tuple[str, Value] | None:
@@ -367,8 +347,14 @@ def _named(numbers: Array | None) -> str | None:
     """Return the first function with these numbers on the grid, or None."""
     if numbers is None:
         return None
-    matches = (n for n, f in FUNCTIONS.items() if np.allclose(numbers, f, rtol=1e-6, atol=1e-7))
-    return next(matches, None)
+    functions = _functions().items()
+    return next((n for n, f in functions if np.allclose(numbers, f, rtol=1e-6, atol=1e-7)), None)
+
+
+@cache
+def _functions() -> dict[str, Array]:
+    """Return the values of each shipped function on the grid."""
+    return elementwise_values(GRID)
 
 
 def _on_grid(value: Value, x: Value) -> Array | None:

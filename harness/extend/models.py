@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from harness.oracle.elementwise import elementwise_values
 from harness.runtime.own_model.contract import (
     ModelArray,
     ModelFile,
@@ -52,6 +53,7 @@ __all__ = [
     "TracedGraph",
     "check_arguments",
     "current_place",
+    "elementwise_values",
     "made",
     "names_taken",
     "parameters_of",

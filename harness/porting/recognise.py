@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from harness.arrays import Array
+from harness.oracle.elementwise import elementwise_names, elementwise_values
+from harness.oracle.oracle import erf
 from harness.porting.constants import common_number
 from harness.porting.graph import TracedCall
 from harness.porting.rewriting import Calls
@@ -23,26 +25,9 @@ CLOSE, TINY = 1e-7, 1e-12
 MOST_CALLS = 16
 
 
-@cache
-def _functions() -> dict[str, Callable[[Array], Array]]:
-    """Return shipped functions of one number that models may write as equations."""
-    from scipy.special import erf, expit
-
-    return {
-        "gelu_tanh": lambda x: x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))),
-        "gelu": lambda x: x / 2 * (1 + erf(x / 2**0.5)),
-        "silu": lambda x: x * expit(x),
-        "softplus": lambda x: np.logaddexp(x, 0),
-        "relu": lambda x: np.maximum(x, 0),
-        "relu6": lambda x: np.clip(x, 0, 6),
-        "hard_sigmoid_sixth": lambda x: np.clip(x / 6 + 0.5, 0, 1),
-        "erf": erf,
-        "sigmoid": expit,
-    }
-
-
 _NUMPY: Mapping[str, Callable[..., Array]] = {
     **{name: getattr(np, name) for name in ("exp", "log", "tanh", "sqrt", "maximum", "minimum")},
+    "erf": erf,
     "abs": np.abs,
     "sign": np.sign,
     "negative": np.negative,
@@ -61,22 +46,27 @@ def recognise_functions(
     if call.op not in _NUMPY or not call.inputs:
         return [call]
     for source, cone in _cones(call, done):
-        points = _points(cone.values())
+        points, functions = _functions(_constants(cone.values()))
         values = _evaluate(call, cone, {source: points})
-        for name, function in _functions().items():
-            with np.errstate(all="ignore"):
-                expected = function(points)
+        for name, expected in functions.items():
             same = np.allclose(values, expected, rtol=CLOSE, atol=TINY, equal_nan=True)
             if name != call.op and same:
                 return [replace(call, op=name, inputs=(source,), attributes={})]
     return [call]
 
 
-def _points(calls: Iterable[TracedCall]) -> Array:
-    """Return the points of comparison, with points around the constants of the equations."""
-    numbers = [i for call in calls for i in call.inputs if isinstance(i, int | float)]
-    near = [sign * n + step for n in numbers for sign in (-1, 1) for step in (-1, 0, 1)]
-    return np.unique([*POINTS, *near])
+def _constants(calls: Iterable[TracedCall]) -> tuple[float, ...]:
+    """Return the numbers in equations."""
+    return tuple(sorted({i for call in calls for i in call.inputs if isinstance(i, int | float)}))
+
+
+@lru_cache(maxsize=64)  # most layers of a model have the same constants
+def _functions(constants: Sequence[float]) -> tuple[Array, dict[str, Array]]:
+    """Return the points of comparison, with points around constants, and the values of each shipped
+    function at these points."""
+    near = [sign * n + step for n in constants for sign in (-1, 1) for step in (-1, 0, 1)]
+    points = np.unique([*POINTS, *near])
+    return points, elementwise_values(points)
 
 
 def _cones(
@@ -94,24 +84,29 @@ def _cones(
         elif len(cone) > 1:
             yield latest, cone
         opened = done[latest]
-        known = opened.op in _NUMPY or opened.op in _functions()
-        if not known or opened.shape != call.shape:
+        if not _is_known(opened) or opened.shape != call.shape:
             return
         cone[latest] = opened
         reached.discard(latest)
         reached |= set(opened.sources)
 
 
+def _is_known(call: TracedCall) -> bool:
+    """Return whether a call computes a function of numbers, with the default attributes."""
+    return call.op in _NUMPY or (call.op in elementwise_names() and not call.attributes)
+
+
 def _evaluate(call: TracedCall, cone: Mapping[str, TracedCall], values: dict[str, Array]) -> Array:
     """Return the values of a call, whose source has the values in ``values``."""
-    function = _NUMPY.get(call.op) or _functions()[call.op]
     arguments: list[Any] = []
     for operand in call.inputs:
         if isinstance(operand, str) and operand not in values:
             values[operand] = _evaluate(cone[operand], cone, values)
         arguments.append(values[operand] if isinstance(operand, str) else operand)
+    if call.op not in _NUMPY:
+        return elementwise_values(arguments[0])[call.op]
     with np.errstate(all="ignore"):
-        return np.asarray(function(*arguments))
+        return np.asarray(_NUMPY[call.op](*arguments))
 
 
 def recognise_layers(

@@ -99,6 +99,21 @@ def test_a_limited_relu_is_recognised() -> None:
     assert spec["equations"].strip() == "y = relu6(x)"
 
 
+def test_every_shipped_function_of_one_number_is_recognised() -> None:
+    g = Graph(2, 6)
+    below = g.add("+", [g.add("abs", [g.x], (2, 6)), 1.0], (2, 6))
+    spec = g.spec(g.add("/", [g.x, below], (2, 6)))
+    assert spec["equations"].strip() == "y = softsign(x)"
+
+
+def test_a_function_with_other_attributes_is_not_recognised_inside_equations() -> None:
+    g = Graph(2, 6)
+    slope = g.add("leaky_relu", [g.x], (2, 6), slope=-1.0)  # the absolute value of x
+    below = g.add("+", [slope, 1.0], (2, 6))
+    spec = g.spec(g.add("/", [g.x, below], (2, 6)))
+    assert spec["equations"].strip() == "y = x / (leaky_relu(x, slope=-1) + 1)"
+
+
 def test_attention_with_a_shift_and_axes_of_length_1() -> None:
     square = dict.fromkeys(("q", "k", "v", "o"), (8, 8))
     g = Graph(2, 5, 8, **square, **{f"{n}_b": (8,) for n in square})
