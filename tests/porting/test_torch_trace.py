@@ -147,7 +147,7 @@ def test_selections_and_masks_are_in_the_equations() -> None:
         "take_along_axis(h, argmax(h, axis=1)[:, None], axis=1)",
         "argsort(h, axis=2, descending=true)[:, :, :2]",
         f"softmax(where({mask}, scores, -1.0e30)) @ h",
-        f"where({mask}, h @ permute_dims(h, axes=[0, 2, 1]), -1.0e+30)",
+        f"where({mask}, h @ permute_dims(h, axes=[0, 2, 1]), -1.0e30)",
         f"where({mask.replace('<=', '<')}, h @",
         "concat([h[:, time - 1:], h[:, :time - 1]], axis=1)",
         "floor(h + 0.5)",
