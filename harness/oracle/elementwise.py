@@ -6,7 +6,7 @@ from functools import cache
 
 from harness.arrays import Array
 from harness.oracle.oracle import run
-from harness.program.ir import Program
+from harness.program.ir import Node, needed_nodes
 
 # A model that only calls the functions.
 NAME = "elementwise_functions"
@@ -41,14 +41,18 @@ def elementwise_names() -> tuple[str, ...]:
 def elementwise_values(points: Array) -> dict[str, Array]:
     """Return the float64 values of each shipped function of one number at these points, by name.
     Attributes such as the slope of ``leaky_relu`` have their defaults."""
-    program = _program()
-    values = run(program.nodes, {program.inputs[0].value: points}, {"batch": len(points)})
-    outputs = {port.name: values[port.value] for port in program.outputs}
-    return {name: outputs[f"y_{name}"] for name in elementwise_names()}
+    return {name: elementwise_value(name, points) for name in elementwise_names()}
+
+
+def elementwise_value(name: str, points: Array) -> Array:
+    """Return the values of one function; see :func:`elementwise_values`."""
+    x, nodes, result = _equations()[name]
+    return run(nodes, {x: points}, {"batch": len(points)}, ends=[result])[result]
 
 
 @cache
-def _program() -> Program:
+def _equations() -> dict[str, tuple[int, tuple[Node, ...], int]]:
+    """Return for each function the number of its input, its nodes, and the number of its result."""
     from harness.language.model import load_spec
 
     names = elementwise_names()
@@ -57,4 +61,7 @@ def _program() -> Program:
         equations="\n".join(f"  y_{n} = {n}(x)" for n in names),
         outputs=", ".join(f"y_{n}" for n in names),
     )
-    return load_spec(NAME, overrides={("model", NAME): text}).program("inference")
+    program = load_spec(NAME, overrides={("model", NAME): text}).program("inference")
+    x = program.inputs[0].value
+    results = {port.name.removeprefix("y_"): port.value for port in program.outputs}
+    return {n: (x, needed_nodes(program.nodes, [v]), v) for n, v in results.items()}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from harness.arrays import Array
-from harness.oracle.elementwise import elementwise_names, elementwise_values
+from harness.oracle.elementwise import (
+    elementwise_names,
+    elementwise_value,
+    elementwise_values,
+)
 from harness.oracle.oracle import erf
 from harness.porting.constants import common_number
 from harness.porting.graph import TracedCall
@@ -46,27 +50,31 @@ def recognise_functions(
     if call.op not in _NUMPY or not call.inputs:
         return [call]
     for source, cone in _cones(call, done):
-        points, functions = _functions(_constants(cone.values()))
-        values = _evaluate(call, cone, {source: points})
-        for name, expected in functions.items():
-            same = np.allclose(values, expected, rtol=CLOSE, atol=TINY, equal_nan=True)
-            if name != call.op and same:
+        near = _near_constants(cone.values())
+        values = _evaluate(call, cone, {source: np.concatenate([POINTS, near])})
+        for name, expected in _functions().items():
+            if name == call.op or not _same(values[: len(POINTS)], expected):
+                continue
+            if _same(values[len(POINTS) :], elementwise_value(name, near)):
                 return [replace(call, op=name, inputs=(source,), attributes={})]
     return [call]
 
 
-def _constants(calls: Iterable[TracedCall]) -> tuple[float, ...]:
-    """Return the numbers in equations."""
-    return tuple(sorted({i for call in calls for i in call.inputs if isinstance(i, int | float)}))
+def _same(values: Array, expected: Array) -> bool:
+    return np.allclose(values, expected, rtol=CLOSE, atol=TINY, equal_nan=True)
 
 
-@lru_cache(maxsize=64)  # most layers of a model have the same constants
-def _functions(constants: Sequence[float]) -> tuple[Array, dict[str, Array]]:
-    """Return the points of comparison, with points around constants, and the values of each shipped
-    function at these points."""
-    near = [sign * n + step for n in constants for sign in (-1, 1) for step in (-1, 0, 1)]
-    points = np.unique([*POINTS, *near])
-    return points, elementwise_values(points)
+def _near_constants(calls: Iterable[TracedCall]) -> Array:
+    """Return points around the constants of equations."""
+    numbers = {i for call in calls for i in call.inputs if isinstance(i, int | float)}
+    near = {sign * n + step for n in numbers for sign in (-1, 1) for step in (-1, 0, 1)}
+    return np.array(sorted(near), np.float64)
+
+
+@cache
+def _functions() -> dict[str, Array]:
+    """Return the values of each shipped function of one number at the points of comparison."""
+    return elementwise_values(POINTS)
 
 
 def _cones(
@@ -104,7 +112,7 @@ def _evaluate(call: TracedCall, cone: Mapping[str, TracedCall], values: dict[str
             values[operand] = _evaluate(cone[operand], cone, values)
         arguments.append(values[operand] if isinstance(operand, str) else operand)
     if call.op not in _NUMPY:
-        return elementwise_values(arguments[0])[call.op]
+        return elementwise_value(call.op, arguments[0])
     with np.errstate(all="ignore"):
         return np.asarray(_NUMPY[call.op](*arguments))
 
