@@ -207,7 +207,7 @@ def _list_failures(
     """Return the check, the way to run, and the wrong results by name of each failing pass.
 
     Raises:
-        WorkerFault: the backend refuses the case.
+        WorkerFault: the backend refuses a pass, and all passes before it agree.
     """
     failures = []
     try:
@@ -216,9 +216,10 @@ def _list_failures(
             run = failure.run
             failures.append((run.check, run.mode, {d.name: str(d) for d in wrong}))
     except WorkerFault as fault:
-        if fault.users_error is not None:
+        if fault.users_error is None:
+            failures.append((CRASH, COMPILED, {"": str(fault)}))
+        elif not failures:
             raise
-        failures.append((CRASH, COMPILED, {"": str(fault)}))
     return failures
 
 

@@ -12,13 +12,17 @@ import pytest
 from wording import Wording
 
 from harness.checking.known_differences import Differences
+from harness.checking.reproducer import Failure
 from harness.errors import CouldNotRun
-from harness.fuzz.cases import draw_case
+from harness.fuzz.cases import Draft, draw_case
 from harness.fuzz.compare import FORWARD_MODE, CaseRunner
 from harness.fuzz.record import Fault
 from harness.fuzz.run import FuzzSearch
+from harness.oracle.case import Case
+from harness.oracle.tolerance import Deviation
 from harness.worker.launch import Launch
-from harness.worker.worker import Worker
+from harness.worker.remote import WorkerFault
+from harness.worker.worker import Outcome, Worker
 
 DTYPES = ("float32", "float64")
 # The backend -> some of its faults, and a function or layer of the smallest case with each of them.
@@ -111,6 +115,25 @@ def test_a_fault_of_a_compiler_is_found_only_on_a_compiled_path(tmp_path: Path) 
             search = FuzzSearch(runner, Differences(), tmp_path)
             assert search.run(*draw_case(0, 1, DTYPES)).outcome == outcome
     assert not any(fault.folder for fault in search.faults.values())
+
+
+class Refusing(CaseRunner):
+    """A runner whose backend refuses the last pass of each case."""
+
+    def failures(
+        self, draft: Draft, case: Case, only: tuple[str, str] | None = None
+    ) -> Iterator[tuple[Failure, list[Deviation]]]:
+        yield from super().failures(draft, case, only)
+        if only is None:
+            raise WorkerFault("train", Outcome("error", cause="no", kind="UsageError"))
+
+
+def test_faults_of_the_passes_before_a_refused_pass_are_kept() -> None:
+    with start("planted") as worker:
+        for fault, outcome in (("right", "unsupported"), ("sum-two-axes", "differ")):
+            search = FuzzSearch(Refusing(worker, fault, "native", 60), Differences())
+            assert search.run(*draw_case(0, 1, DTYPES)).outcome == outcome
+            assert bool(search.faults) == (outcome == "differ")
 
 
 def test_a_backend_that_does_not_start_again_is_no_fault(wording: Wording) -> None:
