@@ -69,7 +69,7 @@ class RandomCalls(RandomModel):
                     *(self._single, self._single, self._single, self._pair, self._along),
                     *(self._along, self._over, self._over, self._windows, self._windows),
                     *(self._look_up, self._look_up, self._pair, self._pair, self._pair),
-                    *(self.product, self.concat, self.index, self.permute, self.masked),
+                    *(self.add_matmul, self.concat, self.index, self.permute, self.add_masked),
                 )
             )
             step()

@@ -4,6 +4,7 @@ case determine it."""
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict
 from harness.errors import HarnessError
+from harness.files.kinds import GROUPS
 from harness.fuzz.calls import RandomCalls, add_definition, draw_definition, draw_optimizer
 from harness.fuzz.models import RandomModel, draw_model, needed
 from harness.language.initializers import generator
@@ -43,12 +45,15 @@ LENGTHS = ((1, 8), (1, 8), (1, 40), (15, 17), (31, 33), (63, 65), (63, 130), (12
 TRIES, DRAFTS = 3, 30
 # Chains of calls in a case.
 CHAINS = 16
+# A call of a function or layer, an operator, or a slice.
+_CALL = re.compile(r"(\w+)\(|(?<= )(\*\*|<=|==|[-+*/@<&|])(?= )|\w\[")
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A case: its model, sizes, dtype, and the kind of its values. ``seed`` is the seed of the
-    values. ``optimizer`` is the optimizer of the model, as text; "" for none."""
+    """The text of a model, with sizes, a dtype, and the kind of its values. :meth:`case` makes the
+    test case. ``seed`` is the seed of the values. ``optimizer`` is the optimizer of the model, as
+    text; "" for none."""
 
     number: int
     kind: Kind
@@ -80,8 +85,24 @@ class Draft:
         """The part of the text before the equations."""
         return self.text.partition("\nequations:")[0].partition("\nsizes:")[2]
 
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names of the functions, operators, layers and losses in the equations, and of the
+        optimizer."""
+        model = self.model
+        layers = {name: re.search(r"layer:\s(\w+)", text) for name, text in model.layers.items()}
+        names: dict[str, None] = {}
+        called_losses = re.findall(r"\((\w+)\(", self.loss) if self.kind == "layer" else []
+        for equation in model.equations if not called_losses else []:
+            text = equation.partition(" = ")[2]
+            for match in _CALL.finditer(text):
+                layer = layers.get(match[1] or "")
+                names[layer[1] if layer else match[1] or match[2] or "slice"] = None
+        optimizer = re.findall(r"optimizer:\s(\w+)", self.optimizer)
+        return (*names, *called_losses, *optimizer)
+
     def only(self, number: int) -> Draft:
-        """Return the case with a single equation, and those on which it depends."""
+        """Return the draft with a single equation, and those on which it depends."""
         equations = needed(self.model.equations, number)
         return replace(self, model=replace(self.model, equations=equations), loss="")
 
@@ -151,7 +172,7 @@ def _select(program: Program, arguments: Arguments) -> Arguments:
         names = [port.name for port in getattr(program, group)]
         return {name: getattr(arguments, group)[name] for name in names}
 
-    return Arguments(*map(select, ("parameters", "statistics", "inputs", "state", "targets")))
+    return Arguments(**{group: select(group) for group in GROUPS})
 
 
 def _draw_arrays(

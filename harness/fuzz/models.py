@@ -19,7 +19,7 @@ from harness.fuzz.parts import (
     VOCAB,
     WIDTH,
     broadcast,
-    fixed,
+    is_free_of_batch_and_time,
     is_product,
     losses,
 )
@@ -74,11 +74,13 @@ class RandomModel:
         return found[0] if self.flag() else self.pick(found)
 
     def add(self, text: str, shape: Shape) -> None:
+        """Add an equation with a right side. The next equations may read its value."""
         name = f"v{len(self.equations)}"
         self.equations.append(f"{name} = {text}")
         self.values.append((name, shape))
 
     def layer(self, text: str) -> str:
+        """Declare a layer, and return its name."""
         name = f"layer{len(self.layers)}"
         self.layers[name] = text
         return name
@@ -89,6 +91,7 @@ class RandomModel:
         return axis, str(self.pick((axis, axis - rank - more)))
 
     def expand(self) -> None:
+        """Add a value with a new axis of length 1."""
         found = self.value(lambda s: len(s) < MOST_AXES)
         if found:
             name, shape = found
@@ -96,6 +99,7 @@ class RandomModel:
             self.add(f"expand_dims({name}, axis={text})", (*shape[:axis], ONE, *shape[axis:]))
 
     def permute(self) -> None:
+        """Add a value with its axes in another order."""
         found = self.value(lambda s: len(s) > 1)
         if found:
             name, shape = found
@@ -104,6 +108,7 @@ class RandomModel:
             self.add(f"permute_dims({name}, axes={text})", tuple(shape[a] for a in axes))
 
     def index(self) -> None:
+        """Add an entry or a slice of a value along one axis."""
         found = self.value(lambda s: len(s) > 0)
         if found:
             name, shape = found
@@ -123,11 +128,12 @@ class RandomModel:
             )
 
     def concat(self) -> None:
+        """Add up to three values of the same shape, joined along one axis."""
         found = self.value(lambda s: len(s) > 0)
         if found:
             name, shape = found
             axis, text = self.axis(len(shape))
-            if not fixed(shape[axis]):
+            if not is_free_of_batch_and_time(shape[axis]):
                 return  # twice as many samples would be a different model
             others = [n for n, s in self.values if s == shape]
             parts = [name, *(self.pick(others) for _ in range(self.integer(0, 2)))]
@@ -138,6 +144,7 @@ class RandomModel:
             )
 
     def merge(self) -> None:
+        """Add a value with two neighbouring axes merged."""
         found = self.value(lambda s: len(s) > 1)
         if found:
             name, shape = found
@@ -157,7 +164,8 @@ class RandomModel:
             text = f"split({name}, axis={axis}, sizes=[{', '.join(map(str, parts))}])"
             self.add(text, (*shape[:axis], *parts, *shape[axis + 1 :]))
 
-    def masked(self) -> None:
+    def add_masked(self) -> None:
+        """Add a value that is halved at some time steps."""
         found = self.value(lambda s: len(s) > 1 and s[-2] == TIME)
         if found:
             name, shape = found
@@ -165,13 +173,15 @@ class RandomModel:
             text = self.pick((*both, " & ".join(both), " | ".join(both)))
             self.add(f"where({text}, {name}, 0.5 * {name})", shape)
 
-    def function(self) -> None:
+    def add_function(self) -> None:
+        """Add a function of a value, which keeps the shape."""
         text = self.pick(FUNCTIONS)
         found = self.value(lambda s: len(s) > 0 or "max" not in text)
         if found:
             self.add(text.format(found[0]), found[1])
 
     def reduce(self) -> None:
+        """Add the sum, mean or maximum of a value over some axes."""
         found = self.value(lambda s: len(s) > 0)
         if found:
             name, shape = found
@@ -189,7 +199,8 @@ class RandomModel:
                 left = tuple(d for a, d in enumerate(shape) if a not in axes)
             self.add(f"stop_gradient({text})" if op == "max" else text, left)
 
-    def binary(self) -> None:
+    def add_binary(self) -> None:
+        """Add a function of two values, entry by entry."""
         one = self.value()
         assert one is not None
         found = [(n, broadcast(one[1], s)) for n, s in reversed(self.values)]
@@ -198,7 +209,8 @@ class RandomModel:
         pair = self.pick(((one[0], other), (other, one[0])))
         self.add(self.pick(BINARY).format(*pair), shape)
 
-    def product(self) -> None:
+    def add_matmul(self) -> None:
+        """Add the matrix product of two values, or of a value and its transpose."""
         one = self.value(lambda s: len(s) > 1)
         if one is None:
             return
@@ -218,8 +230,9 @@ class RandomModel:
             text = f"{name} @ permute_dims({name}, axes={axes})"
             self.add(text, (*shape[:-1], shape[-2]))
 
-    def dense(self) -> None:
-        found = self.value(lambda s: len(s) > 1 and fixed(s[-1]))
+    def add_dense(self) -> None:
+        """Add the call of a new dense layer."""
+        found = self.value(lambda s: len(s) > 1 and is_free_of_batch_and_time(s[-1]))
         if found:
             name, shape = found
             kind = self.pick(("dense", "dense, bias: false"))
@@ -227,19 +240,24 @@ class RandomModel:
             layer = self.layer(f"{{layer: {kind}, units: width, activation: {function}}}")
             self.add(f"{layer}({name})", (*shape[:-1], WIDTH))
 
-    def logits(self) -> None:
-        found = self.value(lambda s: len(s) == 3 and s[:2] == (BATCH, TIME) and fixed(s[2]))
+    def add_logits(self) -> None:
+        """Add scores of all indices, from a new dense layer."""
+        found = self.value(
+            lambda s: len(s) == 3 and s[:2] == (BATCH, TIME) and is_free_of_batch_and_time(s[2])
+        )
         if found:
             layer = self.layer("{layer: dense, units: vocab}")
             self.add(f"{layer}({found[0]})", (BATCH, TIME, VOCAB))
 
-    def normal(self) -> None:
-        found = self.value(lambda s: len(s) > 1 and fixed(s[-1]))
+    def add_batch_norm(self) -> None:
+        """Add the call of a new batch normalisation."""
+        found = self.value(lambda s: len(s) > 1 and is_free_of_batch_and_time(s[-1]))
         if found:
             self.add(f"{self.layer('{layer: batch_norm}')}({found[0]})", found[1])
 
-    def recurrent(self) -> None:
-        found = self.value(lambda s: len(s) == 3 and fixed(s[2]))
+    def add_recurrent(self) -> None:
+        """Add the calls of one recurrent layer, or of two in opposite directions."""
+        found = self.value(lambda s: len(s) == 3 and is_free_of_batch_and_time(s[2]))
         if found:
             name, shape = found
             ways = self.integer(1, 2)
@@ -252,7 +270,8 @@ class RandomModel:
             last = self.flag()
             self.add(f"last({text})" if last else text, (*shape[: 1 if last else 2], WIDTH * ways))
 
-    def again(self) -> None:
+    def reuse_layer(self) -> None:
+        """Add a second call of the first layer, on another value."""
         made = [e for e in self.equations if "layer0(" in e and not e.startswith("last")]
         shapes = dict(self.values)
         if made and made[0].count("layer") == 1 and made[0].endswith(")"):
@@ -262,12 +281,13 @@ class RandomModel:
             if others:
                 self.add(f"layer0({self.pick(others)})", shapes[before])
 
-    def indexed(self) -> None:
+    def add_lookup(self) -> None:
+        """Add a value that depends on the indices: one-hot rows, embeddings, or chosen entries."""
         way = self.pick((f"one_hot({self.indices}, vocab)", "embedding", "entry"))
         if way == "embedding":
             layer = self.layer("{layer: embedding, rows: vocab, units: width}")
             self.add(f"{layer}({self.indices})", (BATCH, TIME, WIDTH))
-            self.pick((self.function, self.dense, self.binary, self.reduce))()
+            self.pick((self.add_function, self.add_dense, self.add_binary, self.reduce))()
         elif way == "entry":
             found = self.value(lambda s: s == (BATCH, TIME, VOCAB))
             if found:
@@ -317,9 +337,10 @@ def needed(equations: list[str], number: int) -> list[str]:
 
 
 STEPS = (
-    *("expand", "expand", "permute", "permute", "index", "concat", "reduce", "binary", "binary"),
-    *("function", "function", "function", "product", "dense", "normal", "logits", "again"),
-    *("recurrent", "recurrent", "indexed", "indexed", "merge", "merge", "split", "masked"),
+    *("expand", "expand", "permute", "permute", "index", "concat", "reduce"),
+    *("add_binary", "add_binary", "add_function", "add_function", "add_function", "add_matmul"),
+    *("add_dense", "add_batch_norm", "add_logits", "reuse_layer", "add_recurrent", "add_recurrent"),
+    *("add_lookup", "add_lookup", "merge", "merge", "split", "add_masked"),
 )
 
 

@@ -89,6 +89,7 @@ LOOKUPS = (*("take({1}, {0})", "one_hot({0}, vocab) @ {1}", "segment_sum({2}, {0
 
 
 def losses(name: str, shape: Shape, index: str = "i") -> tuple[str, ...]:
+    """Return losses of a value, as text. ``index`` is the input with the right indices."""
     if shape == (BATCH, TIME, VOCAB):
         rest = "mean(clipped_cross_entropy(softmax({0}), one_hot({1}, vocab)))"
         losses = ("mean(sparse_cross_entropy({0}, {1}))", "sum(cross_entropy({0}, softmax({0})))")
@@ -97,14 +98,17 @@ def losses(name: str, shape: Shape, index: str = "i") -> tuple[str, ...]:
 
 
 def is_product(dim: Dim) -> bool:
+    """Return whether a size is a product of named sizes and a number."""
     return len(dim.terms) == 1 and not dim.constant
 
 
-def fixed(dim: Dim) -> bool:
+def is_free_of_batch_and_time(dim: Dim) -> bool:
+    """Return whether a size is the same for all batches."""
     return not {"batch", "time"}.intersection(dim.names)
 
 
 def broadcast(one: Shape, other: Shape) -> Shape | None:
+    """Return the shape of a function of two arrays, or None if their shapes do not fit."""
     rank = max(len(one), len(other))
     wide = [(*[ONE] * (rank - len(s)), *s) for s in (one, other)]
     if any(a != b and ONE not in (a, b) for a, b in zip(*wide, strict=True)):

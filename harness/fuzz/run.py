@@ -16,7 +16,7 @@ from harness.errors import CouldNotRun, HarnessError
 from harness.fuzz.cases import Draft
 from harness.fuzz.compare import COMPILED, FORWARD_MODE, TRAINING, CaseRunner, ModePass
 from harness.fuzz.record import CaseLine, Fault
-from harness.fuzz.shrink import functions_of, part, shrink
+from harness.fuzz.shrink import equation_of_result, shrink
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation
 from harness.results.cell import CellResult
@@ -88,7 +88,7 @@ class FuzzSearch:
             number=draft.number,
             backend=self.backend,
             outcome="agree",
-            functions=functions_of(draft),
+            functions=draft.functions,
             dtype=draft.dtype,
             values=draft.values,
         )
@@ -109,8 +109,8 @@ class FuzzSearch:
         its own."""
         seen: set[str] = set()
         for check, mode, wrong in _list_failures(self.runner, draft, case):
-            found = (part(draft.model, name) for name in wrong)
-            parts = dict.fromkeys(number for number in found if number is not None)
+            equations = (equation_of_result(draft.model, name) for name in wrong)
+            parts = dict.fromkeys(number for number in equations if number is not None)
             if check not in (TRAINING, CRASH):
                 draft = replace(draft, optimizer="")
             for smaller in [draft.only(number) for number in parts] or [draft]:
@@ -121,7 +121,7 @@ class FuzzSearch:
     def _attribute(self, draft: Draft, smaller: Draft, check: str, mode: str, detail: str) -> str:
         """Return the identity of the fault of a failing case; add the fault if it is new.
         ``smaller`` is the part of the case that differs, and ``detail`` what differs."""
-        functions = set(functions_of(smaller))
+        functions = set(smaller.functions)
         for identity, fault in self.faults.items():
             same = (fault.check, fault.values, fault.dtype) == (check, draft.values, draft.dtype)
             if same and self.counts[identity] >= OFTEN and functions.issuperset(fault.functions):
@@ -162,7 +162,7 @@ class FuzzSearch:
         fault = Fault(
             backend=self.backend,
             version=self.runner.worker.versions,
-            functions=functions_of(draft),
+            functions=draft.functions,
             values=draft.values,
             dtype=draft.dtype,
             check=check,

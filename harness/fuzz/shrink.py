@@ -16,8 +16,6 @@ SIMPLER |= dict.fromkeys(("gelu", "silu", "hard_sigmoid_fifth"), "linear")
 _TOKEN = re.compile(r"(?<=[ \[])\d+(?=[,\]}])|(?<=: )[a-z_]+(?=[,}])")
 # An attribute of an optimizer.
 _ATTRIBUTE = re.compile(r", \w+: (?:'[^']*'|\{[^}]*\}|[^,}]+)")
-# A call of a function or layer, an operator, or a slice.
-_CALL = re.compile(r"(\w+)\(|(?<= )(\*\*|<=|==|[-+*/@<&|])(?= )|\w\[")
 
 
 def shrink(draft: Draft, rerun: Callable[[Draft], Draft | None], seconds: float) -> Draft:
@@ -75,7 +73,7 @@ def _candidates(draft: Draft) -> Iterator[Draft]:
         yield replace(draft, optimizer=text[: match.start()] + text[match.end() :])
 
 
-def part(model: RandomModel, result: str) -> int | None:
+def equation_of_result(model: RandomModel, result: str) -> int | None:
     """Return the number of the last equation that belongs to a wrong result, such as ``output.v3``
     or ``gradient.input.x2``; None if it is not known."""
     name = result.rpartition(".")[2]
@@ -101,18 +99,3 @@ def _simpler_texts(text: str) -> Iterator[str]:
             words = [SIMPLER[word]] if word in SIMPLER else []
         for other in words:
             yield f"{text[: match.start()]}{other}{text[match.end() :]}"
-
-
-def functions_of(draft: Draft) -> tuple[str, ...]:
-    """Return the names of the functions, operators, layers and losses that a case uses."""
-    model = draft.model
-    layers = {name: re.search(r"layer:\s(\w+)", text) for name, text in model.layers.items()}
-    names: dict[str, None] = {}
-    called_losses = re.findall(r"\((\w+)\(", draft.loss) if draft.kind == "layer" else []
-    for equation in model.equations if not called_losses else []:
-        text = equation.partition(" = ")[2]
-        for match in _CALL.finditer(text):
-            layer = layers.get(match[1] or "")
-            names[layer[1] if layer else match[1] or match[2] or "slice"] = None
-    optimizer = re.findall(r"optimizer:\s(\w+)", draft.optimizer)
-    return (*names, *called_losses, *optimizer)

@@ -24,7 +24,6 @@ from harness.fuzz.compare import SmoothPass, passes
 from harness.fuzz.console import run_fuzz
 from harness.fuzz.models import RandomModel
 from harness.fuzz.options import FuzzOptions
-from harness.fuzz.shrink import functions_of
 from harness.results.file import RecordError
 from harness.runtime.answers import Arguments
 
@@ -122,7 +121,7 @@ def test_cases_also_run_with_threads_and_instruction_sets() -> None:
 
 def test_models_have_optimizers() -> None:
     drafts = [draw_case(0, number, ("float32", "float64"))[0] for number in range(7, 400, 8)]
-    names = {functions_of(draft)[-1]: draft.dtype for draft in drafts}
+    names = {draft.functions[-1]: draft.dtype for draft in drafts}
     assert {"adam", "sgd_momentum"} <= {*names}
     assert {name for name, dtype in names.items() if dtype == "float32"} <= {
         *("sgd", "sgd_momentum", "sgd_momentum_scaled")

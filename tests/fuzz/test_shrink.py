@@ -10,7 +10,7 @@ import pytest
 
 from harness.fuzz.cases import Draft
 from harness.fuzz.models import RandomModel
-from harness.fuzz.shrink import functions_of, shrink
+from harness.fuzz.shrink import shrink
 
 
 def draft_of(*equations: str, **layers: str) -> Draft:
@@ -70,4 +70,4 @@ def test_the_search_ends_in_time() -> None:
     ],
 )
 def test_functions_of_a_case(equation: str, functions: tuple[str, ...]) -> None:
-    assert functions_of(draft_of(equation, layer0="{layer: dense, units: 2}")) == functions
+    assert draft_of(equation, layer0="{layer: dense, units: 2}").functions == functions
