@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,9 +27,12 @@ from harness.runtime.session import Session
 from harness.worker.remote import Remote, Tensors, missing_requirement
 from harness.worker.worker import Worker
 
+T = TypeVar("T")
 # Ways to run a pass: compiled, if the framework compiles, or one operation after the other, or on
-# arrays with gaps, or on transposed views.
-COMPILED, EAGER, GAPS, VIEWS = "compiled", "eager", "gaps", "views"
+# arrays with gaps and on transposed views.
+COMPILED, EAGER, STRIDED = "compiled", "eager", "strided"
+# The prefixes of the three results of :meth:`.SessionService.strided`.
+LAYOUTS = ("gaps", "views", "training on gaps")
 # A derivative of the compiled pass, computed forwards.
 FORWARD_MODE = "forward mode"
 TRAINING = "training"
@@ -56,11 +60,6 @@ class ModePass(Pass):
             remote.load(arguments)
             values = remote.trace("inference", arguments)
             return {f"output.{name}": array for name, step, array in values if step is None}
-        if self.mode in (GAPS, VIEWS):
-            groups = ("parameters", "statistics", "inputs", "state", "targets")
-            runs = remote.call("strided", **{group: getattr(arguments, group) for group in groups})
-            results: Tensors = runs[(GAPS, VIEWS).index(self.mode)]
-            return results
         return super().run(remote)
 
     def expected(self, case: Case) -> Expected:
@@ -111,6 +110,44 @@ def _change(name: str, array: Array, sign: int) -> Array:
     largest = np.max(np.abs(array), initial=0.0, where=np.isfinite(array))
     moved: Array = array + sign * CHANGE * largest * generator(0, name).uniform(-1, 1, array.shape)
     return moved
+
+
+@dataclass(frozen=True, kw_only=True)
+class StridedPass(ModePass):
+    """Inference on arrays with gaps in memory and on transposed views, and a training pass on
+    arrays with gaps. ``training`` has the expected gradients of the loss. Names of results start
+    with the layout, e.g. ``views: output.v0``."""
+
+    mode: str = STRIDED
+    training: SmoothPass
+
+    def run(self, remote: Remote) -> Tensors:
+        """Run the three computations, and return their results by name."""
+        return _join(remote.call("strided", **vars(self.material)))
+
+    def expected(self, case: Case) -> Expected:
+        """Return the oracle's results."""
+        forward = super().expected(case)
+        parts = (forward, forward, self.training.expected(case))
+
+        def measured(base: str) -> Mapping[str, float]:
+            return _join([part.measured(base) for part in parts])
+
+        return Expected(_join([part.values for part in parts]), measured)
+
+    def comparable(self, case: Case, expected: Expected, results: Tensors) -> Tensors:
+        """Return the results. In the training pass, entries at kinks are replaced by the expected
+        entries."""
+        prefix = f"{LAYOUTS[-1]}: "
+        found = {n.removeprefix(prefix): a for n, a in results.items() if n.startswith(prefix)}
+        compared = self.training.comparable(case, self.training.expected(case), found)
+        return results | {f"{prefix}{name}": array for name, array in compared.items()}
+
+
+def _join(parts: Sequence[Mapping[str, T]]) -> dict[str, T]:
+    """Return the values of the three computations of a :class:`StridedPass` in one dictionary."""
+    both = zip(LAYOUTS, parts, strict=True)
+    return {f"{layout}: {name}": value for layout, part in both for name, value in part.items()}
 
 
 @dataclass(frozen=True)
@@ -225,7 +262,7 @@ class CaseRunner:
         for run in passes(draft, case):
             if only is not None and only[0] in CHECKS and only != (run.check, run.mode):
                 continue
-            if self.compiles and run.mode in (EAGER, GAPS, VIEWS):
+            if self.compiles and run.mode in (EAGER, STRIDED):
                 continue
             wrong = self._compare(remote, run, case, cell.dtype)
             if wrong:
@@ -300,8 +337,9 @@ def passes(draft: Draft, case: Case) -> Iterator[ModePass]:
     if draft.kind != "calls":
         yield ModePass("gradients", "training", case.material)
     if draft.number % 4 == 0:
-        yield replace(forward, mode=GAPS)
-        yield replace(forward, mode=VIEWS)
+        undefined = _read_by_nan(draft, forward.expected(case).values)
+        training = SmoothPass("gradients", "training", case.material, undefined=undefined)
+        yield StridedPass(check, "inference", case.material, training=training)
     rule = case.spec.update
     if rule is not None and case.training.parameters:
         rate = rule.attributes["learning_rate"]

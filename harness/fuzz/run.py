@@ -14,7 +14,7 @@ from harness.checking.known_differences import Differences
 from harness.checking.reproducer import Failure, Reproducer, write
 from harness.errors import CouldNotRun, HarnessError
 from harness.fuzz.cases import Draft
-from harness.fuzz.compare import COMPILED, FORWARD_MODE, TRAINING, CaseRunner, ModePass
+from harness.fuzz.compare import COMPILED, FORWARD_MODE, STRIDED, TRAINING, CaseRunner, ModePass
 from harness.fuzz.record import CaseLine, Fault
 from harness.fuzz.shrink import equation_of_result, shrink
 from harness.oracle.case import Case
@@ -184,8 +184,10 @@ class FuzzSearch:
         self.known.apply(result, finding, failure.program)
         if finding.verdict == "known-difference":
             return fault.model_copy(update={"known": finding.excuse})
-        # Reproducers contain single passes in reverse mode, on paths without a compiler.
-        single = check != TRAINING and mode != FORWARD_MODE and not self.runner.compiles
+        # Reproducers contain single passes in reverse mode, on contiguous arrays and on paths
+        # without a compiler.
+        in_reproducers = check != TRAINING and mode not in (FORWARD_MODE, STRIDED)
+        single = in_reproducers and not self.runner.compiles
         if self.reproducers is not None and single:
             folder = self._write_reproducer(replace(failure, cell=cell), fault, result)
             return fault.model_copy(update={"folder": str(folder)})

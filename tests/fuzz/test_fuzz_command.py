@@ -19,8 +19,8 @@ from wording import Wording
 from harness.command.declared import make_options
 from harness.command.outcome import CommandResult
 from harness.errors import UsageError
-from harness.fuzz.cases import Draft, draw_case
-from harness.fuzz.compare import SmoothPass, passes
+from harness.fuzz.cases import ORDINARY, Draft, draw_case
+from harness.fuzz.compare import SmoothPass, StridedPass, passes
 from harness.fuzz.console import run_fuzz
 from harness.fuzz.models import RandomModel
 from harness.fuzz.options import FuzzOptions
@@ -136,6 +136,24 @@ def test_models_with_parameters_are_trained() -> None:
         assert ("training" in checks) == bool(case.training.parameters)
         trained.add("training" in checks)
     assert trained == {True, False}
+
+
+def test_all_results_on_unusual_memory_layouts_are_compared() -> None:
+    draft, case = next(
+        (draft, case)
+        for draft, case in (draw_case(0, number, ("float64",)) for number in range(0, 40, 4))
+        if draft.values == ORDINARY
+    )
+    (run,) = (run for run in passes(draft, case) if isinstance(run, StridedPass))
+    with np.errstate(all="ignore"):
+        expected = run.expected(case)
+        right = run.comparable(case, expected, {**expected.values})
+        wrong = {name: array + 1 for name, array in expected.values.items()}
+        compared = run.comparable(case, expected, wrong)
+        assert all(d.agrees for d in expected.deviations(right, draft.dtype))
+        differing = [d.name for d in expected.deviations(compared, draft.dtype) if not d.agrees]
+    for prefix in ("gaps: output", "views: output", "training on gaps: gradient"):
+        assert any(name.startswith(prefix) for name in differing)
 
 
 def test_gradients_at_special_values_are_compared_away_from_kinks() -> None:
