@@ -111,20 +111,29 @@ def complete_options(
     Raises:
         UsageError: as in :func:`choose`, or an option is malformed.
     """
-    backends, environment = (
-        options_by_field.get("backends", ()),
-        options_by_field.get(variables, ()),
-    )
+    backends = options_by_field.get("backends", ())
     columns = choose_from_options(backends, options_by_field.get("pythons", ()))
-    if not isinstance(environment, Mapping):
-        environment = options.variables(environment, partial(column_names, backends))
     names = columns.names if backends else ()
     return {
         **options_by_field,
         "backends": names,
         "pythons": columns.pythons,
-        variables: environment,
+        variables: column_variables(backends, options_by_field.get(variables, ())),
     }
+
+
+def column_variables(
+    backends: Sequence[str], environment: Sequence[str] | Mapping[str, Mapping[str, str]]
+) -> Mapping[str, Mapping[str, str]]:
+    """Return the environment variables of each column: column -> name -> value. ``backends`` are
+    the values of ``--backend``, and ``environment`` those of ``--env``.
+
+    Raises:
+        UsageError: a value of ``--env`` has a wrong format.
+    """
+    if isinstance(environment, Mapping):
+        return environment
+    return options.variables(environment, partial(column_names, backends))
 
 
 def column_names(backends: Sequence[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,19 +16,24 @@ from harness.checking.known_differences import known_differences
 from harness.checking.reproducer import check_writable
 from harness.command.outcome import CommandResult
 from harness.command.shared import check_resume
-from harness.environments.columns import choose_from_options, complete_options, skipped_messages
+from harness.environments.columns import (
+    Columns,
+    choose_from_options,
+    column_variables,
+    skipped_messages,
+)
 from harness.errors import check_known
 from harness.files import kinds
 from harness.fuzz.calls import definitions, optimizers
 from harness.fuzz.cases import draw_case
 from harness.fuzz.compare import CaseRunner
 from harness.fuzz.options import FuzzOptions
-from harness.fuzz.record import CaseLine, Fault, FuzzRun, of_kind, read_lines
+from harness.fuzz.record import CaseLine, Fault, FuzzRun, read_lines
 from harness.fuzz.run import FuzzSearch, numbers
 from harness.output.printing import console, line
 from harness.output.progress import Progress
 from harness.results.file import RecordWriter
-from harness.results.lines import RecordLine
+from harness.results.records import Records
 from harness.runtime import plugins
 from harness.runtime.labels import backend_of
 from harness.runtime.paths import COMPILED_PATHS, KNOWN_DTYPES, PATHS
@@ -55,20 +61,21 @@ def run_fuzz(options: FuzzOptions) -> CommandResult:
     run = FuzzRun(
         seed=options.seed, dtypes=options.dtypes, path=options.path, device=options.device
     )
-    earlier = read_lines(options.records, run) if options.records and options.resume else []
+    earlier = Records(())
+    if options.records is not None and options.resume:
+        earlier = read_lines(options.records, run)
+    columns = choose_from_options(options.backends, options.pythons)
     with ExitStack() as stack:
         stack.callback(gc.set_threshold, *gc.get_threshold())
         gc.set_threshold(COLLECTED_AT)
-        searches = _start(options, stack)
+        searches = _start(options, columns, stack)
         writer = None
         if options.records is not None:
             writer = stack.enter_context(RecordWriter(options.records, kinds.FUZZED))
-            if not earlier:
+            if not earlier.lines:
                 writer.append(run)
         bar = stack.enter_context(Progress(console(error=True), "fuzzing"))
-        for message in skipped_messages(
-            choose_from_options(options.backends, options.pythons).lacking
-        ):
+        for message in skipped_messages(columns.lacking):
             bar.line(message)
         lines = _search(options, searches, earlier, writer, bar)
     faults = [fault for search in searches for fault in search.faults.values()]
@@ -78,18 +85,14 @@ def run_fuzz(options: FuzzOptions) -> CommandResult:
     return CommandResult({"exit_code": code, **record}, lambda out: _print(out, record), code)
 
 
-def _start(options: FuzzOptions, stack: ExitStack) -> list[FuzzSearch]:
+def _start(options: FuzzOptions, columns: Columns, stack: ExitStack) -> list[FuzzSearch]:
     """Start the workers of all backends, and return their searches."""
-    completed = complete_options(vars(options))
-    names = completed["backends"] or choose_from_options((), options.pythons).names
+    environment = column_variables(options.backends, options.environment)
     known = known_differences(options.folders)
     searches = []
-    for name in names:
-        launch = Launch(
-            name,
-            **({"python": completed["pythons"][name]} if name in completed["pythons"] else {}),
-            environment=completed["environment"].get(name, {}),
-        )
+    for name in columns.names:
+        python = columns.pythons.get(name, sys.executable)
+        launch = Launch(name, python, environment.get(name, {}))
         for setting in (launch, *_other_settings(launch, options)):
             worker = stack.enter_context(Worker(setting))
             runner = CaseRunner(worker, options.device, options.path, options.timeout)
@@ -120,15 +123,15 @@ def _other_settings(launch: Launch, options: FuzzOptions) -> Iterator[Launch]:
 def _search(
     options: FuzzOptions,
     searches: Sequence[FuzzSearch],
-    earlier: list[RecordLine],
+    earlier: Records,
     writer: RecordWriter | None,
     bar: Progress,
 ) -> list[CaseLine]:
     """Run the cases, and return their outcomes, including those of an earlier run."""
-    lines = of_kind(earlier, CaseLine)
+    lines = earlier.of_kind(CaseLine)
     done = {(case.backend, case.number) for case in lines}
     for search in searches:
-        for fault in of_kind(earlier, Fault):
+        for fault in earlier.of_kind(Fault):
             if fault.backend == search.backend:
                 search.faults[fault.identity] = fault
         for case in lines:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from harness.errors import UsageError
 from harness.files import kinds
@@ -11,8 +11,7 @@ from harness.files.forms import Several
 from harness.files.user_file import FileFault, displayed
 from harness.results.file import RecordError, read_records
 from harness.results.lines import RecordLine
-
-L = TypeVar("L", bound=RecordLine)
+from harness.results.records import Records
 
 
 class FuzzRun(RecordLine):
@@ -74,9 +73,9 @@ class Fault(RecordLine):
 LINES: dict[str, type[RecordLine]] = {"fuzz": FuzzRun, "case": CaseLine, "fault": Fault}
 
 
-def read_lines(path: Path, run: FuzzRun) -> list[RecordLine]:
-    """Return the lines of a record file about cases and faults, for a run that continues it. An
-    incomplete line that a killed run left is skipped.
+def read_lines(path: Path, run: FuzzRun) -> Records:
+    """Return the lines of a record file, for a run that continues it. An incomplete line that a
+    killed run left is skipped.
 
     Raises:
         RecordError: the file cannot be read, or a line is not valid.
@@ -86,17 +85,12 @@ def read_lines(path: Path, run: FuzzRun) -> list[RecordLine]:
         kinds.check_kind(path, kinds.FUZZED)
     except FileFault as fault:
         raise RecordError(f"cannot read {displayed(path)}: {fault.reason}") from None
-    lines = read_records(path, LINES).lines if path.exists() else ()
-    for line in lines:
-        if isinstance(line, FuzzRun) and line != run:
+    records = read_records(path, LINES) if path.exists() else Records(())
+    for line in records.of_kind(FuzzRun):
+        if line != run:
             options = ", ".join(f"{n} {v}" for n, v in line.plain().items() if n != "kind")
             raise UsageError(
                 f"{displayed(path)} is of a run with other options ({options}); use the same "
                 "options to resume it, or name another file"
             )
-    return [line for line in lines if not isinstance(line, FuzzRun)]
-
-
-def of_kind(lines: list[RecordLine], kind: type[L]) -> list[L]:
-    """Return the lines of one class."""
-    return [line for line in lines if isinstance(line, kind)]
+    return records
