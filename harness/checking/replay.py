@@ -147,14 +147,7 @@ class Search:
 def measure(failure: Failure) -> tuple[int, int]:
     """Return the size of a failing pass as two numbers: the number of entries of all arrays, and
     the number of nodes of the program."""
-    material = failure.run.material
-    groups = (
-        material.parameters,
-        material.statistics,
-        material.inputs,
-        material.state,
-        material.targets,
-    )
+    groups = vars(failure.run.material).values()
     return sum(a.size for group in groups for a in group.values()), len(failure.program.nodes)
 
 

@@ -406,14 +406,7 @@ def strides(context: Context) -> Iterator[Finding]:
     results as contiguous arrays. The check compares inference, training results and gradients."""
     case = context.case
     material = case.material
-    results_by_call = context.remote.call(
-        "strided",
-        parameters=material.parameters,
-        statistics=material.statistics,
-        inputs=material.inputs,
-        state=material.state,
-        targets=material.targets,
-    )
+    results_by_call = context.remote.call("strided", **vars(material))
     forward = case.forward("inference", material, "main")
     expected_by_call = (forward, forward, case.gradients(material, "main"))
     finding = Finding("strides")
