@@ -29,7 +29,7 @@ from harness.defaults import completion as defaults_completion
 from harness.defaults.options import DifferencesOptions
 from harness.demo.options import DemoOptions
 from harness.environments.options import EnvOptions
-from harness.errors import HarnessError, SpecError, SpecErrors, UsageError
+from harness.errors import HarnessError, SpecError, SpecErrors, UsageError, with_trace
 from harness.files.system import check_variable
 from harness.fuzz.options import FuzzOptions
 from harness.given.options import PassOptions
@@ -60,8 +60,6 @@ def execute(verb: Verb, **values: Any) -> None:
         text = f"{error}{_backend_hint(values)}"
         text += origins(text)
         if trace := getattr(error, "traceback", ""):
-            from harness.worker.remote import with_trace
-
             text = with_trace(text, trace)
         tell(text, error=True)
         # Do not show this if the command did run and a backend failed.

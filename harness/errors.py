@@ -5,6 +5,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import indent
 
 # A message with a spelling guess also lists the known names if there are at most this many.
 MOST_LISTED = 10
@@ -216,6 +217,13 @@ def shorten(text: str, limit: int = 60) -> str:
     """Return ``text`` on one line of at most ``limit`` characters, for use inside a message."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def with_trace(message: str, traceback: str) -> str:
+    """Return a message for standard error, followed by ``traceback`` if it is not empty."""
+    if not traceback:
+        return message
+    return f"{message}\nIts traceback:\n{indent(traceback.rstrip(), '  ')}"
 
 
 def blame(error: BaseException, note: str) -> None:

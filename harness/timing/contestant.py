@@ -18,6 +18,7 @@ from harness.worker.remote import (
     WorkerFault,
     call_or_raise,
     client,
+    hello_of,
     missing_requirement,
     session_answer_types,
 )
@@ -333,10 +334,7 @@ class Contestant:
             WorkerFault: the worker does not start.
             Unsupported: the backend does not offer the device, the dtype or a primitive.
         """
-        outcome = self.worker.start()
-        if not outcome.ok:
-            raise WorkerFault("start", outcome)
-        hello: Mapping[str, Any] = self.worker.hello or {}
+        hello = hello_of(self.worker)
         programs = (*self.case.programs.values(), self.case.rule)
         lacking = missing_requirement(hello, self.device, self.case.dtype, programs)
         if lacking and not self.entry.baseline:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from harness.errors import with_trace
 from harness.output.table import Grid, thousands
 from harness.timing.contestant import TimedResult
 from harness.timing.noise import beyond_noise, is_unreliable, spread_of
-from harness.worker.remote import with_trace
 
 
 def make_tables(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:

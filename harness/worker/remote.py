@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from textwrap import indent
 from typing import Any, TypeVar, cast
 
 from harness.arrays import Array, Arrays
@@ -64,13 +63,6 @@ def failure_text(outcome: Outcome) -> str:
     report of Python's faulthandler instead."""
     start = outcome.log.find(DYING)
     return outcome.traceback or (outcome.log[start:] if start >= 0 else "")
-
-
-def with_trace(message: str, traceback: str) -> str:
-    """Return a message for standard error, followed by ``traceback`` if it is not empty."""
-    if not traceback:
-        return message
-    return f"{message}\nIts traceback:\n{indent(traceback.rstrip(), '  ')}"
 
 
 def missing_requirement(
