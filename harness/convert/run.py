@@ -28,9 +28,9 @@ from harness.language.model import Spec, fingerprint, load_spec
 from harness.program.serial import encode
 from harness.program.signature import index_names
 from harness.runtime import plugins
-from harness.worker import exchange
 from harness.worker.answers import Forms
 from harness.worker.process import exit_cause
+from harness.worker.programs import run_program
 from harness.worker.remote import WorkerFault, call_or_raise
 from harness.worker.worker import Worker
 
@@ -199,7 +199,7 @@ def run_alone(name: str, python: str | None, timeout: float) -> Callable[[Path],
 
     def run(file: Path) -> str:
         command = [python, "-P", str(file)]
-        ended = exchange.run(command, {**variables, **os.environ}, timeout, None)
+        ended = run_program(command, {**variables, **os.environ}, timeout, None)
         crashed = ended.code is not None and ended.code < 0
         cause = f"the process ended with {exit_cause(ended.code, '')}" if crashed else ended.cause
         return f"{ended.printed}\n{cause}".strip()

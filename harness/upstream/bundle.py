@@ -41,8 +41,8 @@ from harness.results.findings import Finding
 from harness.runtime import plugins
 from harness.runtime.labels import backend_of
 from harness.runtime.session import Session
-from harness.worker import exchange
 from harness.worker.launch import Launch
+from harness.worker.programs import run_program
 
 # Write and run a script that shows a difference with only numpy and one framework.
 
@@ -164,7 +164,7 @@ def run_script(
     # which the script runs.
     command = [shutil.which(python) or python, "-P", str(folder / FILE)]
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
-    process = exchange.run(command, variables, PATIENCE, memory or MEMORY)
+    process = run_program(command, variables, PATIENCE, memory or MEMORY)
     separator = "\n" if process.cause and process.printed[-1:] not in ("", "\n") else ""
     return ScriptOutcome(process.code, f"{process.printed[-MAX_OUTPUT:]}{separator}{process.cause}")
 

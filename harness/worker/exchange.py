@@ -7,16 +7,10 @@ alone would not show it: a forked grandchild may keep the stream open forever.
 from __future__ import annotations
 
 import math
-import os
-import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-from harness.files.system import POSIX
 from harness.worker import frames
-from harness.worker.ending import replace_process, worker_command
 from harness.worker.process import Process
 
 Status = Literal["ok", "error", "crashed", "timeout", "out-of-memory"]
@@ -94,68 +88,3 @@ def watch(process: Process, limit: int | None) -> None:
             "out-of-memory",
             f"resident memory of {memory >> 20:,} MiB is over the limit of {limit >> 20:,} MiB",
         )
-
-
-# The exit code of shells for a command that cannot run.
-CANNOT_RUN = 127
-
-
-@dataclass(frozen=True)
-class ProgramEnd:
-    """The result of a program that :func:`run` has run.
-
-    ``code`` is its exit code. If a limit ended the program, ``cause`` names the limit. ``printed``
-    is the last 64 KiB of its output.
-    """
-
-    code: int | None
-    printed: str
-    cause: str = ""
-
-
-def run(
-    command: Sequence[str], environment: Mapping[str, str], timeout: float, memory: int | None
-) -> ProgramEnd:
-    """Run a program until it ends, or until it exceeds its time (``timeout``, in seconds) or its
-    memory (``memory``, the resident bytes of the program and its descendants; None is no limit).
-
-    All processes that the program has started end with it. They also end if this process ends.
-
-    Raises:
-        OSError: no process can be started.
-    """
-    process, cause = Process(worker_command(sys.executable, __name__, command), environment), ""
-    try:
-        _wait(process, timeout, memory)
-    except LostWorker as lost:
-        cause = lost.cause
-    finally:
-        code = process.end()
-        printed, _ = process.log.read()
-        process.log.close()
-    return ProgramEnd(None if cause else code, printed, cause)
-
-
-def _wait(process: Process, timeout: float, memory: int | None) -> None:
-    deadline = time.monotonic() + timeout
-    while not process.has_ended(min(TICK, max(0.0, deadline - time.monotonic()))):
-        if time.monotonic() >= deadline:
-            raise LostWorker("timeout", f"no answer in {timeout:.1f} s")
-        watch(process, memory)
-
-
-def main(arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by a program. ``arguments`` are its command line, followed by ``--fd
-    N``. This socket of the supervisor is closed first, because the program does not use it."""
-    *command, _, descriptor = arguments
-    if POSIX:
-        os.close(int(descriptor))
-    try:
-        replace_process(command, os.environ)
-    except OSError as error:
-        print(f"{command[0]}: {error.strerror}", flush=True)
-        os._exit(CANNOT_RUN)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -274,7 +274,7 @@ def printing(path: Path) -> Iterator[str]:
 # Programs of their own (``python -m``), whose output another process of the harness reads.
 PROGRAMS = (
     *("harness/runtime/needs.py", "harness/environments/proof.py"),
-    "harness/worker/exchange.py",
+    "harness/worker/programs.py",
 )
 
 
