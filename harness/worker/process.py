@@ -39,8 +39,7 @@ _BLOCK = 512
 
 
 class Log:
-    """The output of a worker, in an unnamed file. The last bytes of the output can be read, and all
-    bytes are counted.
+    """The output of a worker, in an unnamed file. The last bytes of the output can be read.
 
     The file disappears when the last process that has it open ends.
     """
@@ -48,18 +47,16 @@ class Log:
     def __init__(self) -> None:
         self._file, self.writer = open_log()
         self._tail = b""
-        self._dropped = 0
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
         return self._file.fileno()
 
     def clear(self) -> None:
-        """Discard the output so far, and start to count from 0."""
+        """Discard the output so far."""
         with self._lock:
             os.ftruncate(self.fileno(), 0)
             self._tail = b""
-            self._dropped = 0
 
     def watch(self) -> None:
         """Free the disk space of old output if the file has grown large. Call this often while the
@@ -82,17 +79,15 @@ class Log:
                 size = os.fstat(self.fileno()).st_size
                 if size == read:  # if not, read the new output, which may be the worker's last
                     break
-            # Output after the last read and before this line is lost and not counted.
+            # Output after the last read and before this line is lost.
             os.ftruncate(self.fileno(), 0)
-            self._dropped += size
 
-    def read(self) -> tuple[str, int]:
-        """Return the last bytes of output since :meth:`clear` as text, and the number of all bytes
-        since then."""
+    def read(self) -> str:
+        """Return the last bytes of output since :meth:`clear` as text."""
         with self._lock:
             size = os.fstat(self.fileno()).st_size
             tail = (self._tail + self._read_tail(size))[-LOG_TAIL:]
-            return tail.decode("utf-8", "replace"), self._dropped + size
+            return tail.decode("utf-8", "replace")
 
     def close(self) -> None:
         with self._lock:

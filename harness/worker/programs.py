@@ -49,7 +49,7 @@ def run_program(
         cause = lost.cause
     finally:
         code = process.end()
-        printed, _ = process.log.read()
+        printed = process.log.read()
         process.log.close()
     return ProgramEnd(None if cause else code, printed, cause)
 

@@ -26,7 +26,7 @@ from harness.worker import frames
 from harness.worker.answers import check_greeting, is_answer
 from harness.worker.exchange import LostWorker, Status, exchange
 from harness.worker.launch import Launch
-from harness.worker.process import Process, exit_cause, kill_all
+from harness.worker.process import Process, exit_cause
 from harness.worker.serve import GREETING
 
 # The distribution that an interpreter needs to run a worker.
@@ -73,8 +73,6 @@ def pip_requirement(distribution: Distribution, extra: str) -> str:
     return f"{distribution.name}{part}=={distribution.version}"
 
 
-__all__ = ["Launch", "Outcome", "Status", "Worker", "kill_all"]
-
 _STARTS_TRIED = 2
 
 
@@ -86,7 +84,7 @@ class Outcome:
     - ``value`` is the result of a successful call.
     - ``cause`` describes a failure, e.g. "SIGSEGV", "exit code 0 during the call", "no answer in
       4.0 s" or "ValueError: ...".
-    - ``log`` is the last 64 KiB of output during the call; ``log_bytes`` is the size of all output.
+    - ``log`` is the last 64 KiB of output during the call.
     - ``seconds`` is the duration, measured in the worker. If no answer came, it is the time that
       the parent waited.
     - ``start_failed`` is True if the worker did not start, so that the call was never made.
@@ -98,7 +96,6 @@ class Outcome:
     cause: str = ""
     traceback: str = ""
     log: str = ""
-    log_bytes: int = 0
     seconds: float = 0.0
     start_failed: bool = False
     kind: str = ""
@@ -270,7 +267,7 @@ class Worker:
             # later call.
             self._end(process)
             raise
-        outcome = _outcome(answer, *process.log.read())
+        outcome = _outcome(answer, process.log.read())
         if answer.get("spent"):
             # After a device fault every later call of the process may fail.
             self._end(process)
@@ -284,10 +281,10 @@ class Worker:
         message."""
         code = process.end()
         self._process = None
-        log, count = process.log.read()
+        log = process.log.read()
         process.log.close()
         status, cause = (lost.status, lost.cause) if lost else ("crashed", "")
-        return Outcome(status, None, cause or exit_cause(code, when), "", log, count, seconds)
+        return Outcome(status, None, cause or exit_cause(code, when), "", log, seconds)
 
     def _end(self, process: Process) -> None:
         process.end()
@@ -295,7 +292,7 @@ class Worker:
         self._process = None
 
 
-def _outcome(answer: dict[str, Any], log: str, log_bytes: int) -> Outcome:
+def _outcome(answer: dict[str, Any], log: str) -> Outcome:
     kind = "" if answer["status"] == "ok" else answer["kind"]
     return Outcome(
         answer["status"],
@@ -303,7 +300,6 @@ def _outcome(answer: dict[str, Any], log: str, log_bytes: int) -> Outcome:
         f"{kind}: {answer['message']}" if kind else "",
         answer.get("traceback", ""),
         log,
-        log_bytes,
         answer["seconds"],
         kind=kind,
     )

@@ -75,12 +75,11 @@ def test_log_on_disk_is_cut_while_the_call_runs(
     log.watch()
     assert os.fstat(log.fileno()).st_blocks * 512 <= 2 * process.LOG_TAIL
     os.write(log.fileno(), b"tail")
-    text, count = log.read()
-    assert count == 20 * MIB + 4
+    text = log.read()
     assert text.endswith("aatail")
     assert len(text) == process.LOG_TAIL
     log.clear()
-    assert log.read() == ("", 0)
+    assert log.read() == ""
     log.close()
 
 
@@ -97,10 +96,9 @@ def test_last_words_are_kept_while_a_large_log_is_cut(
     os.write(log.fileno(), b"x" * count)
     monkeypatch.setattr(process, "free_start", while_it_prints)
     log.watch()
-    text, printed = log.read()
+    text = log.read()
     log.close()
     assert text.endswith("xthe end")
-    assert printed == count + len("the end")
 
 
 def test_plugin_s_environment_is_there_before_its_framework(tmp_path: Path) -> None:
@@ -230,7 +228,9 @@ def test_killed_parent_leaves_no_worker(verb: str, batch: int) -> None:
 def test_end_of_the_interpreter_ends_its_workers(ending: str) -> None:
     code = f"""
 import sys, os, time
-from harness.worker.worker import Launch, Worker, kill_all
+from harness.worker.launch import Launch
+from harness.worker.process import kill_all
+from harness.worker.worker import Worker
 worker = Worker(Launch("victim", handler="{VERBS}"))
 worker.start()
 if os.fork() == 0:
