@@ -46,6 +46,14 @@ def documented(tmp_path: Path) -> Spec:
     return load_spec("next_number", [tmp_path])
 
 
+def test_the_page_of_workers_quotes_messages_of_the_source() -> None:
+    page = " ".join((ROOT / "docs" / "workers.md").read_text(encoding="utf-8").split())
+    source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "harness").rglob("*.py"))
+    quoted = re.findall(r'"([^"]+)"', page)
+    assert quoted
+    assert [message for message in quoted if message not in source] == []
+
+
 def test_the_readme_names_the_two_commands_that_do_all_set_up() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "`make check`" in text
