@@ -1,7 +1,7 @@
 """The end of processes: each worker has an object that watches and ends its processes.
 
-On POSIX systems, this object is a supervisor process (:mod:`harness.worker.supervisor`). On Windows
-it is a Job Object, which the system itself ends if the harness is killed.
+On POSIX systems, this object is a supervisor process (:mod:`harness.worker.posix_processes`). On
+Windows it is a Job Object, which the system itself ends if the harness is killed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def worker_command(python: str, module: str, arguments: Sequence[str]) -> list[s
     """Return the command line of a process that runs a module with arguments; the caller appends
     further arguments. On POSIX systems the process is a supervisor, whose child runs the module."""
     # -P keeps the current folder off the import path, so that a torch.py there is not imported.
-    supervisor = ["harness.worker.guardian", str(os.getpid())] if system.POSIX else []
+    supervisor = ["harness.worker.supervisor", str(os.getpid())] if system.POSIX else []
     return [python, "-P", "-m", *supervisor, module, *arguments]
 
 
@@ -103,7 +103,7 @@ class Ender(Protocol):
 def new_ender() -> Ender:
     """Return the object that will end the processes of a new worker."""
     if system.POSIX:
-        from harness.worker.supervisor import Supervisor
+        from harness.worker.posix_processes import Supervisor
 
         return Supervisor()
     return Job()
@@ -129,17 +129,17 @@ def end_soon(pid: int) -> None:
     """Make a worker and its processes end, and do not wait. ``pid`` is the process that was
     started. On Windows they end with this process."""
     if system.POSIX:
-        from harness.worker import supervisor
+        from harness.worker import posix_processes
 
-        supervisor.end_soon(pid)
+        posix_processes.end_soon(pid)
 
 
 def end_abandoned() -> None:
     """Kill processes of workers whose harness process has ended. On Windows there are none."""
     if system.POSIX:
-        from harness.worker import supervisor
+        from harness.worker import posix_processes
 
-        supervisor.end_abandoned()
+        posix_processes.end_abandoned()
 
 
 class Job:

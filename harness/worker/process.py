@@ -1,7 +1,7 @@
 """Worker processes: start them, record their output, measure their memory, and end them reliably.
 One permanent thread starts them all.
 
-On POSIX systems, each start runs a supervisor (:mod:`harness.worker.guardian`) whose child is the
+On POSIX systems, each start runs a supervisor (:mod:`harness.worker.supervisor`) whose child is the
 worker.
 """
 
@@ -180,14 +180,15 @@ class Process:
 
 def kill_all() -> None:
     """Kill all workers that this process has started. It is safe to call in a signal handler."""
-    for guardian in tuple(_live):
-        end_soon(guardian)
+    for pid in tuple(_live):
+        end_soon(pid)
 
 
 before_leaving.append(kill_all)
 
 _live: dict[int, Log] = {}
-"""The logs of running workers, by the process number of their supervisor."""
+"""The logs of running workers, by the id of the started process (on POSIX systems, the
+supervisor)."""
 _jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 _spawner: threading.Thread | None = None
 _spawner_lock = threading.Lock()

@@ -1,7 +1,7 @@
 """The worker process of one backend: loads the backend, greets the parent, then answers calls.
 
-:mod:`harness.worker.worker` starts this module under a supervisor (:mod:`harness.worker.guardian`),
-with ``--backend NAME --fd N``. N is the worker's end of a socket pair. Only frames go over the
+:mod:`harness.worker.worker` starts this module with ``--backend NAME --fd N`` under a supervisor
+(:mod:`harness.worker.supervisor`). N is the worker's end of a socket pair. Only frames go over the
 socket. The backend's printed output, also from C code, goes to the file descriptors 1 and 2, which
 the parent has opened on the worker's log.
 

@@ -10,7 +10,7 @@ from places import ROOT
 ALLOWED = {
     "harness/files/system.py",
     "harness/worker/ending.py",
-    "harness/worker/supervisor.py",
+    "harness/worker/posix_processes.py",
 }
 NAMES = {"sys.platform", "os.name", "platform.system"}
 PARTS = ("fcntl", "prctl", "pidfd", "affinity", "sigtimedwait", "waitid", "pipe2", "fallocate")

@@ -24,8 +24,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.runtime.hookspecs import COMPILED_CODE
-from harness.worker import guardian, process
-from harness.worker.supervisor import TOKEN_VARIABLE
+from harness.worker import process, supervisor
+from harness.worker.posix_processes import TOKEN_VARIABLE
 
 # Folders of tests about processes, their starts, or time: their workers start normally.
 COLD = ("cluster", "command", "environments", "fuzz", "timing", "worker")
@@ -221,8 +221,8 @@ def _become(request: bytes, files: Sequence[int], wanted: Mapping[str, str]) -> 
     os.dup2(log, 2)
     os.close(log)
     numbers = ["--fd", str(connection), "--report", str(report)]
-    sys.argv = [guardian.__file__, str(os.getppid()), *command[5:-4], *numbers]
-    guardian.main()
+    sys.argv = [supervisor.__file__, str(os.getppid()), *command[5:-4], *numbers]
+    supervisor.main()
 
 
 if __name__ == "__main__":

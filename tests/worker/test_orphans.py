@@ -17,7 +17,7 @@ from process_faults.support import MIB, PATH, is_gone, launch, marked, wait_unti
 from time_limits import over_within
 
 from harness.files import system
-from harness.worker.supervisor import TOKEN_VARIABLE, end_abandoned
+from harness.worker.posix_processes import TOKEN_VARIABLE, end_abandoned
 from harness.worker.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("system")
