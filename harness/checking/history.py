@@ -100,7 +100,7 @@ class Signatures:
             "--memory": str(request.memory_limit),
             **{name: str(getattr(this_machine, name)) for name in ("host", "cpu", "architecture")},
             "machine": this_machine.id,
-            "service": request.handler or request.service,
+            "service": request.service,
             **(
                 {"model": _compute_checksum(request.against.record().plain())}
                 if request.against

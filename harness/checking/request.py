@@ -62,7 +62,6 @@ class Request(RunOptions):
     the user's model. Without ``texts``, a request with ``against`` checks only the model.
     """
 
-    handler: str | None = None
     service: str = SERVICE
     given: UserArrays | None = None
     against: Against | None = None

@@ -93,19 +93,17 @@ class Report:
 
     - ``outliers`` are texts about backends that differ from all others, and ``pairs`` the
       comparisons of backends.
-    - ``left_out`` is the number of cells that were not run.
+    - ``left_out`` is the number of cells that did not start because an earlier cell failed.
     - ``lacking`` maps a backend whose framework is not installed to the command that installs it.
+    - ``seconds`` is the duration of the run.
     """
 
     results: list[CellResult]
     outliers: list[str] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     left_out: int = 0
-    """The number of cells that did not start because an earlier cell failed."""
     lacking: Mapping[str, str] = field(default_factory=dict)
-    """The backends whose framework is not installed -> the command that installs the framework."""
     seconds: float = 0.0
-    """The duration of the run in seconds."""
 
     @property
     def exit_code(self) -> int:
@@ -455,8 +453,6 @@ class CellRunner:
 
     def _launch(self, backend: str) -> Launch:
         request = self.request
-        # The functions that handle the worker's calls.
-        service = {"handler": request.handler, "service": request.service}
         own_model = self._own_model(backend)
         python = request.pythons.get(backend, sys.executable)
         code = None if request.fresh else CompiledCode(backend, python)
@@ -468,7 +464,7 @@ class CellRunner:
             python=python,
             environment=request.environment.get(backend, {}),
             memory_limit=request.memory_limit,
-            **{**service, **(own_model.service if own_model else {})},
+            **(own_model.service if own_model else {"service": request.service}),
             deterministic=request.deterministic,
             start_timeout=request.start_timeout or usual_start_timeout(),
             compiled_code=code.folder if code is not None else None,

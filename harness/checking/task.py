@@ -33,7 +33,6 @@ OF_A_CELL = frozenset({"specs", "backends", "paths", "device"})
 OPTIONS = {
     **{one.name: one.json_type for one in options_of(CellOptions) if one.name not in OF_A_CELL},
     "texts": "dict[str, str]",
-    "handler": "str",
     "service": "str",
 }
 # The JSON forms of the options and of a whole task; unknown fields are errors.

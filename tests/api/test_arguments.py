@@ -32,7 +32,6 @@ RENAMED = {
     "backend",
     "backends",
     "environment",
-    "handler",
     "service",
     "given",
     "texts",

@@ -90,12 +90,6 @@ class ModelContext:
         return rejected, reason
 
     @property
-    def rejected_noise(self) -> list[str]:
-        """The names of the spec's noise inputs that the model does not accept, unless they can
-        replace the model's own random numbers in a training pass."""
-        return self._noise_trial[0]
-
-    @property
     def _reproduces(self) -> bool:
         """True if the model draws the spec's random numbers in a training pass, and no others."""
         return not any(self._noise_trial)
