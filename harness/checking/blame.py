@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.checking.checks import CHECKS, FINDINGS, Context
+from harness.checking.checks.values import PRIMITIVES
 from harness.checking.reproducer import MATERIALS, make_pass
 from harness.oracle.yardstick import Expected
 from harness.results.cell import Cell, CellResult
@@ -22,7 +23,6 @@ EQUATIONS = "equations"
 # To compare two layers with each other, the noise is multiplied by this factor, because the
 # rounding errors of both layers add up.
 APART = 2.0
-PRIMITIVES = "primitives"
 OPTIMIZER = "optimizer"
 TRAINING = frozenset({"training", "training-sgd", "optimizer-steps", "trained"})
 

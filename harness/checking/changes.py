@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from harness.checking.checks import FINDINGS, IN_ONE
+from harness.checking.checks.values import PRIMITIVES
 from harness.checking.history import CHECKSUMS, keep_common
 from harness.checking.pairs import read_pairs
 from harness.oracle.tolerance import accuracy_change
@@ -38,7 +39,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 # Findings that exist only if something is wrong. A check with several findings (a group) has a
 # finding with the check's own name only if the check failed before its first comparison.
 GROUPS = frozenset(FINDINGS.values()) - frozenset(FINDINGS)
-ONLY_WHERE_WRONG = frozenset({"oracle", "start", "open", "harness", "primitives", *GROUPS})
+ONLY_WHERE_WRONG = frozenset({"oracle", "start", "open", "harness", PRIMITIVES, *GROUPS})
 # A cell stops at one of these findings and has no later findings.
 BEFORE = frozenset({"oracle", "start", "open"})
 # Verdicts of checks that did not run. If such a check disappears, this is not a change.

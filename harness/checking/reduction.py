@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from harness.errors import HarnessError
 from harness.files.kinds import GROUPS
 from harness.language.axes import FREE_SIZES
 from harness.language.program_checks import INCOMING, OUTGOING, check_program
+from harness.oracle.case import values_of_ports
 from harness.oracle.oracle import run as run_oracle
 from harness.program.builder import Builder
 from harness.program.ir import Node, Port, Program, Type, reads, walk_nodes
@@ -95,51 +97,46 @@ VALUE, ALONG = "value.", "along."
 SEED = 20
 
 
-def extract_segment(failure: Failure, start: int, stop: int) -> Failure | None:
-    """Return a copy of ``failure`` (a failing pass) with a shorter program: only the nodes number
-    ``start`` to ``stop - 1``.
+class Segments:
+    """The segments of the program of ``failure`` (a failing pass). All segments use the same values
+    of the oracle, which are computed once."""
 
-    The inputs of these nodes have the oracle's values. Return None if no other node uses a float
-    result of these nodes, or if the nodes alone are not a valid program.
-    """
-    program = failure.program
-    nodes = program.nodes[start:stop]
-    produced = {value for node in nodes for value in node.outputs}
-    read = dict.fromkeys(v for node in nodes for v in reads(node) if v not in produced)
-    other_nodes = [node for node in program.nodes if node not in nodes]
-    needed = {v for node in other_nodes for v in reads(node)} | _list_results(program)
-    outputs = [v for v in produced if v in needed and program.types[v].kind == "float"]
-    if not outputs:
-        return None
-    try:
-        return _build_failure(failure, nodes, list(read), sorted(outputs), _compute_values(failure))
-    except (HarnessError, KeyError, ValueError):
-        return None
+    def __init__(self, failure: Failure) -> None:
+        self._failure = failure
 
+    def extract(self, start: int, stop: int) -> Failure | None:
+        """Return a copy of the failing pass with a shorter program: only the nodes number ``start``
+        to ``stop - 1``.
 
-def _compute_values(failure: Failure) -> Mapping[int, Array]:
-    """Run the program on the oracle. Return a dictionary from value number to array, with all
-    values outside of loops."""
-    program, material = failure.program, failure.run.material
-    groups: dict[str, Mapping[str, Array]] = {
-        "": material.parameters,
-        "input.": material.inputs,
-        "target.": material.targets,
-        "state.": material.state,
-        "statistics.": material.statistics,
-    }
-    env = {
-        port.value: groups[prefix][port.name]
-        for prefix, port in crossing_ports(program)
-        if port.name in groups[prefix]
-    }
-    # Without targets, the loss and the nodes that use the loss cannot be computed.
-    computed, nodes = set(env), []
-    for node in program.nodes:
-        if computed.issuperset(reads(node)):
-            computed.update(node.outputs)
-            nodes.append(node)
-    return run_oracle(nodes, env, failure.sizes)
+        The inputs of these nodes have the oracle's values. Return None if no other node uses a
+        float result of these nodes, or if the nodes alone are not a valid program.
+        """
+        program = self._failure.program
+        nodes = program.nodes[start:stop]
+        produced = {value for node in nodes for value in node.outputs}
+        read = dict.fromkeys(v for node in nodes for v in reads(node) if v not in produced)
+        other_nodes = [node for node in program.nodes if node not in nodes]
+        needed = {v for node in other_nodes for v in reads(node)} | _list_results(program)
+        outputs = [v for v in produced if v in needed and program.types[v].kind == "float"]
+        if not outputs:
+            return None
+        try:
+            return _build_failure(self._failure, nodes, list(read), sorted(outputs), self._values)
+        except (HarnessError, KeyError, ValueError):
+            return None
+
+    @cached_property
+    def _values(self) -> Mapping[int, Array]:
+        """The oracle's values outside of loops, by value number."""
+        program = self._failure.program
+        env = values_of_ports(program, self._failure.run.material)
+        # Without targets, the loss and the nodes that use the loss cannot be computed.
+        computed, nodes = set(env), []
+        for node in program.nodes:
+            if computed.issuperset(reads(node)):
+                computed.update(node.outputs)
+                nodes.append(node)
+        return run_oracle(nodes, env, self._failure.sizes)
 
 
 def _build_failure(

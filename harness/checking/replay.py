@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.checking.options import ReduceOptions, ReplayOptions
-from harness.checking.reduction import ALONG, extract_segment, resize
+from harness.checking.reduction import ALONG, Segments, resize
 from harness.checking.reproducer import Failure, Reproducer, load, write
 from harness.command.outcome import CommandResult
 from harness.command.ranges import CELL_SECONDS
@@ -110,7 +110,8 @@ class Search:
         if count < 2 or any(p.name.startswith(ALONG) for p in failure.program.inputs):
             return failure  # the program is already a part of a larger program
         order = sorted(range(count), key=lambda n: failure.program.nodes[n].op != "call")
-        alone = self._find_failing(extract_segment(failure, n, n + 1) for n in order)
+        segments = Segments(failure)
+        alone = self._find_failing(segments.extract(n, n + 1) for n in order)
         if alone is not None:
             return alone
         start, stop = 0, count
@@ -121,7 +122,7 @@ class Search:
                 (
                     part
                     for part in parts
-                    if part[0] < part[1] and self._still_fails(extract_segment(failure, *part))
+                    if part[0] < part[1] and self._still_fails(segments.extract(*part))
                 ),
                 None,
             )
@@ -131,7 +132,7 @@ class Search:
                 start, stop = smaller
         if (start, stop) == (0, count):
             return failure
-        return extract_segment(failure, start, stop) or failure
+        return segments.extract(start, stop) or failure
 
     def _find_failing(self, candidates: Iterator[Failure | None]) -> Failure | None:
         return next((c for c in candidates if c is not None and self._still_fails(c)), None)
@@ -157,12 +158,11 @@ SUFFIX = "-reduced"
 @dataclass
 class Runner:
     """A backend that runs failing passes again, each with a time limit of ``seconds``. ``layers``
-    maps a layer to the code that runs it."""
+    maps each layer to the code that ran it in the last pass."""
 
     worker: Worker
     seconds: float
     layers: Mapping[str, str] = field(default_factory=dict)
-    """The code that ran each layer in the last pass, by layer name."""
 
     def deviations(self, failure: Failure) -> list[Deviation]:
         """Run the failing pass again on the backend, and compare its results with the oracle's.

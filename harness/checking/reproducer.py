@@ -57,13 +57,13 @@ ARRAYS, PROGRAM = "arrays.npz", "program.json"
 
 
 # Checks that consist of a single pass -> the function that makes the arguments of the pass. All
-# checks except INFERENCE and ALONG compare results and gradients of the loss.
-INFERENCE, ALONG = "inference", "cotangent-gradients"
+# checks except INFERENCE and COTANGENT_GRADIENTS compare results and gradients of the loss.
+INFERENCE, COTANGENT_GRADIENTS = "inference", "cotangent-gradients"
 MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
     **dict.fromkeys(
         ("outputs", "loss", "state", "statistics", "gradients"), attrgetter("material")
     ),
-    ALONG: attrgetter("material"),
+    COTANGENT_GRADIENTS: attrgetter("material"),
     INFERENCE: attrgetter("material"),
     "partial-batch": smaller_batch,
     "extremes": extreme_material,
@@ -199,7 +199,7 @@ def make_pass(case: Case, check: str) -> Pass:
         check,
         "inference" if check == INFERENCE else "training",
         MATERIALS[check](case),
-        case.cotangents if check == ALONG else None,
+        case.cotangents if check == COTANGENT_GRADIENTS else None,
     )
 
 

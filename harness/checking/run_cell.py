@@ -11,6 +11,7 @@ from typing import Protocol
 from harness.arrays import Arrays
 from harness.checking.blame import blame
 from harness.checking.checks import CHECKS, FLOAT64_ONLY, IN_ONE, NOT_NARROW, Context
+from harness.checking.checks.values import PRIMITIVES
 from harness.checking.first_difference import (
     Expectations,
     TracedPart,
@@ -242,11 +243,6 @@ def describe_divergence(
     return divergence.model_copy(
         update={**excerpt, "lines": tuple(lines[start - 1 : number + AROUND])}
     )
-
-
-# The check of single primitives runs in every cell. If it passes and was not requested, it is not
-# reported.
-PRIMITIVES = "primitives"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.checking.checks.context import Batches, select_names
 from harness.checking.checks.training import plan_steps
-from harness.checking.reproducer import ALONG, INFERENCE, Failure, Pass
+from harness.checking.reproducer import COTANGENT_GRADIENTS, INFERENCE, Failure, Pass
 from harness.fuzz.cases import ORDINARY, SPECIAL, Draft
 from harness.fuzz.models import NAME, needed
 from harness.language.initializers import generator
@@ -36,7 +36,7 @@ LAYOUTS = ("gaps", "views", "training on gaps")
 # A derivative of the compiled pass, computed forwards.
 FORWARD_MODE = "forward mode"
 TRAINING = "training"
-CHECKS = (INFERENCE, ALONG, "gradients", "nan", TRAINING)
+CHECKS = (INFERENCE, COTANGENT_GRADIENTS, "gradients", "nan", TRAINING)
 # Inputs are changed by this share of the largest entry to find kinks of a gradient, and a gradient
 # that changes by more than SMOOTH of its largest entry is at a kink.
 CHANGE, SMOOTH = 2.0**-20, 2.0**-10
@@ -313,14 +313,16 @@ def _read_by_nan(draft: Draft, results: Arrays) -> frozenset[str]:
 def _gradient_passes(draft: Draft, case: Case, forward: Pass) -> Iterator[ModePass]:
     """Yield the passes that compare gradients of a chain of calls, also in forward mode if the
     values are ordinary and all gradients are finite."""
-    every = ModePass(ALONG, "training", case.material, case.cotangents)
+    every = ModePass(COTANGENT_GRADIENTS, "training", case.material, case.cotangents)
     gradients = Pass.expected(every, case).values.values()
     if draft.values == ORDINARY and all(np.isfinite(a).all() for a in gradients):
         yield every
-        yield ForwardModePass(ALONG, "training", case.material, case.cotangents)
+        yield ForwardModePass(COTANGENT_GRADIENTS, "training", case.material, case.cotangents)
     else:
         undefined = _read_by_nan(draft, forward.expected(case).values)
-        yield SmoothPass(ALONG, "training", case.material, case.cotangents, undefined=undefined)
+        yield SmoothPass(
+            COTANGENT_GRADIENTS, "training", case.material, case.cotangents, undefined=undefined
+        )
 
 
 def passes(draft: Draft, case: Case) -> Iterator[ModePass]:

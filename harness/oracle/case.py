@@ -31,7 +31,7 @@ from harness.program.builder import Builder
 from harness.program.dims import resolve_shape
 from harness.program.ir import Phase, Program
 from harness.program.serial import digest
-from harness.program.signature import group_of
+from harness.program.signature import crossing_ports, group_of
 from harness.program.updates import UpdateRule
 from harness.runtime.answers import Arguments, Misfit
 from harness.runtime.precision import host_dtype
@@ -243,6 +243,23 @@ class Case:
         )
 
 
+def values_of_ports(program: Program, material: Arguments) -> dict[int, Array]:
+    """Return a dictionary from value number to array, with the arrays of a program's parameters,
+    statistics, inputs, states and targets. Ports without an array are left out."""
+    groups: Mapping[str, Arrays] = {
+        "": material.parameters,
+        "input.": material.inputs,
+        "target.": material.targets,
+        "state.": material.state,
+        "statistics.": material.statistics,
+    }
+    return {
+        port.value: groups[prefix][port.name]
+        for prefix, port in crossing_ports(program)
+        if port.name in groups[prefix]
+    }
+
+
 def entries_of(program: Program, batch: int, time: int) -> int:
     """Return how many numbers a model has in memory during a forward pass: its parameters, its
     inputs, and all intermediate values."""
@@ -318,6 +335,7 @@ __all__ = [
     "programs_of",
     "state_of",
     "step_values",
+    "values_of_ports",
     "with_parameter_rounding",
 ]
 

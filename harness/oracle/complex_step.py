@@ -20,12 +20,12 @@ from harness.caching.noise_store import Noise
 from harness.errors import HarnessError
 from harness.language.initializers import generator
 from harness.oracle import oracle
-from harness.oracle.case import HUGE, Case
+from harness.oracle.case import HUGE, Case, values_of_ports
 from harness.oracle.time_limit import within_limits
 from harness.oracle.tolerance import K, scales
 from harness.program.ir import Program, needed_nodes
 from harness.program.serial import digest
-from harness.program.signature import ONE_BY_ONE, by_kind, crossing_ports, variable_ports
+from harness.program.signature import ONE_BY_ONE, by_kind, variable_ports
 
 STEP = 1e-30
 # Largest allowed relative gap. Measured gaps are about 1e-15 for all models and definitions.
@@ -138,15 +138,6 @@ def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:
     """Return two dictionaries: the arrays of the test case by value number, and all sizes by name.
     The arrays are real. If a variable is shifted by an imaginary step, numpy makes the values that
     depend on it complex."""
-    material, program = case.material, case.training
-    groups = {
-        "": material.parameters,
-        "input.": material.inputs,
-        "target.": material.targets,
-        "state.": material.state,
-        "statistics.": material.statistics,
-    }
-    values = {}
-    for prefix, port in crossing_ports(program):
-        values[port.value] = widen(groups[prefix][port.name])
+    program = case.training
+    values = {v: widen(array) for v, array in values_of_ports(program, case.material).items()}
     return values, {**program.sizes, "batch": case.batch, "time": case.time}

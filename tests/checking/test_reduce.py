@@ -14,7 +14,7 @@ from damage import flips, mutations
 from test_mutants import BACKENDS, MUTANTS, installed
 from wording import Wording
 
-from harness.checking.reduction import extract_segment, resize
+from harness.checking.reduction import Segments, resize
 from harness.checking.replay import Search, measure
 from harness.checking.reproducer import load, save
 from harness.checking.request import Request, make_case
@@ -180,7 +180,8 @@ def test_every_part_of_a_program_is_one(name: str, tmp_path: Path) -> None:
     case = make_case(load_spec(name), Request(), own=False)
     cell = Cell(name, "numpy", "cpu", "float64", "native")
     whole = load(save(tmp_path, cell, case, "outputs"))
-    made = [extract_segment(whole, n, n + 1) for n in range(len(whole.program.nodes))]
+    segments = Segments(whole)
+    made = [segments.extract(n, n + 1) for n in range(len(whole.program.nodes))]
     parts = [part for part in made if part is not None]
     assert len(parts) >= len(whole.program.calls)
     for part in parts:

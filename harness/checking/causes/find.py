@@ -25,8 +25,9 @@ from harness.checking.checks.extremes import offset_material, tail_material
 from harness.checking.checks.thresholds import LARGE as LARGE_SIZES
 from harness.checking.checks.thresholds import large_case
 from harness.checking.checks.training import RATE, plan_steps
+from harness.checking.checks.values import PRIMITIVES
 from harness.checking.first_difference import BACKWARD, FORWARD, Expectations, Location, join_names
-from harness.checking.reduction import extract_segment
+from harness.checking.reduction import Segments
 from harness.checking.reproducer import MATERIALS, Failure, Pass
 from harness.errors import HarnessError
 from harness.oracle.case import Case
@@ -43,7 +44,6 @@ from harness.worker.remote import (
     WorkerFault,
 )
 
-PRIMITIVES = "primitives"
 INFERENCE = ("inference", "carried-state")
 TRAINING = ("training", "training-sgd")
 # If this check differs, results change from call to call, so a change does not prove that the
@@ -265,9 +265,10 @@ class Finder:
         run = Pass("outputs", "training", material)
         cell = Cell("", "", context.device, context.dtype, context.path)
         failure = Failure(cell, context.case.training, context.case.inference, run)
+        segments = Segments(failure)
         causes: list[Cause] = []
         for number, node in enumerate(failure.program.nodes):
-            node_failure = extract_segment(failure, number, number + 1)
+            node_failure = segments.extract(number, number + 1)
             if node_failure is None or len(causes) >= MAX_CAUSES:
                 continue
             try:

@@ -70,7 +70,9 @@ def _compare_at_start(context: Context, drawn: ArrayDict) -> list[Deviation]:
     return prefixed("at the start, ", deviations)
 
 
-# Test each primitive alone: only the shape and the dtype of its result.
+# Test each primitive alone: only the shape and the dtype of its result. This check runs in every
+# cell. If it passes and was not requested, it is not reported.
+PRIMITIVES = "primitives"
 
 
 def primitives(context: Context) -> Iterator[Finding]:
@@ -79,7 +81,7 @@ def primitives(context: Context) -> Iterator[Finding]:
     case = context.case
     probed = context.remote.call("primitives", batch=case.batch, time=case.time)
     yield Finding(
-        "primitives",
+        PRIMITIVES,
         faults=list(probed["faults"]),
         held=probed["tried"],
         traceback=probed["traceback"],
