@@ -54,6 +54,7 @@ CHAPTERS = {
     "Reference": ("method", "method-details", "records", "security", "versions"),
     "Internals": (
         "architecture",
+        "adding-a-check",
         "adding-a-primitive",
         "plans",
         "workers",

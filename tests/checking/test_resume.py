@@ -107,6 +107,12 @@ def test_what_differs_from_the_run_that_is_there_is_told(tmp_path: Path, wording
     wording.line(caught.value, '{"hidden": 9} ... 0 ... 1')
 
 
+@pytest.mark.parametrize("option", DECIDING, ids=lambda option: option.name)
+def test_an_option_that_decides_results_is_a_field_of_records(option: Option) -> None:
+    # Otherwise --resume and --history would reject the files of older versions.
+    assert not RequestRecord.model_fields[option.name].is_required()
+
+
 def test_resume_needs_records() -> None:
     with pytest.raises(UsageError, match="--resume needs --records FILE"):
         Engine(Request(backends=("numpy",), resume=True))
