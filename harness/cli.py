@@ -15,7 +15,6 @@ TYPE_CHECKING = False  # like typing.TYPE_CHECKING, without the import
 if TYPE_CHECKING:
     from typing import Any
 
-USAGE = 2
 # Variable that a shell sets when it asks for completions.
 COMPLETE = "_HARNESS_COMPLETE"
 # Exit code that shells report for SIGPIPE: 128 plus 13.
@@ -75,6 +74,7 @@ def _show_unexpected() -> int:
 
 
 def _run() -> int:
+    from harness.errors import EXIT_USAGE
     from harness.output import printing
 
     printing.guard_streams()
@@ -87,14 +87,14 @@ def _run() -> int:
         if lost.closed:
             return CLOSED_PIPE
         printing.tell(f"cannot write the output: {lost}", error=True)
-        return USAGE
+        return EXIT_USAGE
 
 
 def _command() -> int:
     import click
 
     from harness.commands import cli
-    from harness.errors import HarnessError
+    from harness.errors import EXIT_PASSED, EXIT_USAGE, HarnessError
     from harness.output.printing import tell
 
     try:
@@ -102,20 +102,20 @@ def _command() -> int:
             from harness.command import completion
 
             completion.register(COMPLETE)
-        return int(cli(standalone_mode=False) or 0)
+        return int(cli(standalone_mode=False) or EXIT_PASSED)
     except SystemExit as exit_:
         if isinstance(exit_.code, int | None):
-            return exit_.code or 0
+            return exit_.code or EXIT_PASSED
         raise
     except click.ClickException as error:
         tell(_error_text(error), error=True)
         return error.exit_code
     except HarnessError as error:
         tell(str(error), error=True)
-        return USAGE
+        return EXIT_USAGE
     except MemoryError as error:
         tell(f"there is not enough memory: {error}".removesuffix(": "), error=True)
-        return USAGE
+        return EXIT_USAGE
 
 
 def _error_text(error: Any) -> str:

@@ -7,6 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from textwrap import indent
 
+# Exit codes of commands. `cli.py` and `command/interrupts.py` have further codes, for ends of the
+# program itself.
+EXIT_PASSED = 0  # everything agrees, or the command has done its work
+EXIT_FAILED = 1  # a result differs, was refused, or became worse
+EXIT_USAGE = 2  # wrong usage, or a wrong file
+EXIT_COULD_NOT_RUN = 3  # a backend could not run, or nothing was compared
 # A message with a spelling guess also lists the known names if there are at most this many.
 MOST_LISTED = 10
 # Names of other programs, with the harness's name for the same thing.
@@ -48,7 +54,7 @@ class HarnessError(Exception):
     ``exit_code`` is the exit code of a command that ends with the error.
     """
 
-    exit_code = 2
+    exit_code = EXIT_USAGE
 
 
 class CouldNotRun(HarnessError):
@@ -57,7 +63,7 @@ class CouldNotRun(HarnessError):
     ``traceback`` is the text of the original traceback, or "".
     """
 
-    exit_code = 3
+    exit_code = EXIT_COULD_NOT_RUN
 
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)

@@ -28,7 +28,7 @@ from harness.checking.request import Request, choose_checks, describe_arrays
 from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents, Report
 from harness.environments.columns import skipped_messages
-from harness.errors import UsageError
+from harness.errors import EXIT_COULD_NOT_RUN, EXIT_FAILED, EXIT_PASSED, UsageError
 from harness.files import forms
 from harness.files.user_file import displayed
 from harness.oracle.time_limit import OracleFault
@@ -121,8 +121,8 @@ def combine_exit_codes(compared: RunChanges, exit_code: int) -> int:
     count. Code 3 stays 3, because a backend that could not run cannot be compared.
     """
     if compared.exit_code:
-        return exit_code or 1
-    return exit_code if exit_code == 3 else 0
+        return exit_code or EXIT_FAILED
+    return exit_code if exit_code == EXIT_COULD_NOT_RUN else EXIT_PASSED
 
 
 def _select_checks(result: CellResult, checks: tuple[str, ...]) -> CellResult:

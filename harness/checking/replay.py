@@ -15,7 +15,7 @@ from harness.checking.reproducer import Failure, Reproducer, load, write
 from harness.command.outcome import CommandResult
 from harness.command.ranges import CELL_SECONDS
 from harness.environments.columns import choose_process
-from harness.errors import CouldNotRun, HarnessError, UsageError
+from harness.errors import EXIT_FAILED, EXIT_PASSED, CouldNotRun, HarnessError, UsageError
 from harness.files.user_file import displayed
 from harness.language.axes import FREE_SIZES
 from harness.oracle.time_limit import OracleFault, TimeLimit, with_time_limit
@@ -356,7 +356,7 @@ def run_replay(options: ReplayOptions) -> CommandResult:
         for deviations_of_pass in passes
         if not all(d.agrees for d in deviations_of_pass)
     ]
-    deviations, code = (wrong or passes)[0], int(bool(wrong))
+    deviations, code = (wrong or passes)[0], EXIT_FAILED if wrong else EXIT_PASSED
     record = {"exit_code": code, **cell.record(), "check": reproducer.run.check}
     record |= {"agrees": not wrong, "passes": PASSES, "wrong_passes": len(wrong)}
     record |= {"worst": worst(deviations).name, "tensors": [_tensor_record(d) for d in deviations]}

@@ -41,7 +41,7 @@ from harness.checking.request import (
 from harness.checking.run_cell import CellRun, SpecOnBackend, Subject
 from harness.checking.shared_cases import SharedCases
 from harness.environments.columns import Columns, choose
-from harness.errors import HarnessError, UsageError
+from harness.errors import EXIT_COULD_NOT_RUN, EXIT_FAILED, EXIT_PASSED, HarnessError, UsageError
 from harness.language.axes import describe_missing_sizes
 from harness.language.library import Library, content, lesson6
 from harness.language.model import ModelCollection, Spec, fingerprint
@@ -119,10 +119,10 @@ class Report:
             "timeout",
             "out-of-memory",
         }:
-            return 3
+            return EXIT_COULD_NOT_RUN
         if verdicts <= PASSING:
-            return 0 if verdicts & AGREEING else 3
-        return 1
+            return EXIT_PASSED if verdicts & AGREEING else EXIT_COULD_NOT_RUN
+        return EXIT_FAILED
 
 
 # The time limit of a cell of a huge model (:func:`.request.where_huge`) in seconds, unless the user

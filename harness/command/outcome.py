@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from harness.errors import EXIT_PASSED
 from harness.files.forms import plain
 from harness.output.printing import console, drawing, say, shown, tell
 
@@ -24,7 +25,7 @@ class CommandResult:
 
     data: Any
     text: str | Callable[[Any], None] = ""
-    exit_code: int = 0
+    exit_code: int = EXIT_PASSED
     wrap: bool = True
     printed: bool = False
 

@@ -16,7 +16,7 @@ from harness.command.outcome import CommandResult
 from harness.comparison.options import UpgradeOptions
 from harness.comparison.two_runs import compare_cells, compare_speeds
 from harness.environments.console import choose_or_make
-from harness.errors import UsageError, did_you_mean
+from harness.errors import EXIT_COULD_NOT_RUN, EXIT_PASSED, UsageError, did_you_mean
 from harness.language.library import Library
 from harness.output import table
 from harness.output.printing import console, line
@@ -49,7 +49,7 @@ def run_upgrade(options: UpgradeOptions) -> CommandResult:
     request, timing = _make_requests(options)
     changes: dict[str, RunChanges] = {}
     drawn: list[Draw] = []
-    code = 0
+    code = EXIT_PASSED
 
     def show(draw: Draw) -> None:
         drawn.append(draw)
@@ -109,7 +109,8 @@ def _check_versions(request: Request, show: Callable[[Draw], None]) -> tuple[int
         _print(out, *lines, *changes.lines())
 
     show(draw)
-    return 3 if report.exit_code == 3 else 0, changes
+    could_not_run = report.exit_code == EXIT_COULD_NOT_RUN
+    return EXIT_COULD_NOT_RUN if could_not_run else EXIT_PASSED, changes
 
 
 def _time_versions(
@@ -127,7 +128,8 @@ def _time_versions(
     doubts = [f"{r.cell}: {doubt}" for r in results for doubt in r.record.doubts]
     lines = (*relative_lines(content, old), *doubts, *changes.lines())
     show(lambda out: _print(out, *lines))
-    return 3 if any(r.status == "broken" for r in results) else 0, changes
+    could_not_run = any(r.status == "broken" for r in results)
+    return EXIT_COULD_NOT_RUN if could_not_run else EXIT_PASSED, changes
 
 
 def _print(out: Any, *lines: str) -> None:

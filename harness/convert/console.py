@@ -12,6 +12,7 @@ from harness.command.outcome import CommandResult
 from harness.convert.agreement import Agreement
 from harness.convert.request import Export, ExportOptions, Import, ImportOptions
 from harness.convert.run import Exporting, export, import_
+from harness.errors import EXIT_FAILED, EXIT_PASSED
 from harness.files.user_file import displayed
 from harness.output.printing import console
 from harness.output.progress import Progress
@@ -53,7 +54,7 @@ def run_export(options: ExportOptions) -> CommandResult:
     request = build(Export, {**vars(options), "python": _python(options)})
     with Progress(console(error=True), "exporting") as bar:
         exporting = export(request, _CallLines(bar, request.format_))
-    code = 0 if exporting.agreement.agrees else 1
+    code = EXIT_PASSED if exporting.agreement.agrees else EXIT_FAILED
     return CommandResult(_document(request, exporting), _text(request, exporting), code)
 
 

@@ -23,7 +23,7 @@ from harness.defaults.catalogue import (
 )
 from harness.defaults.options import DifferencesOptions
 from harness.defaults.run import Measurement, Verification, verify
-from harness.errors import UsageError
+from harness.errors import EXIT_PASSED, UsageError
 from harness.output.printing import console, entry, line
 from harness.output.templates import filled
 
@@ -56,7 +56,7 @@ def run_differences(options: DifferencesOptions) -> CommandResult:
         err = console(error=True)
         names = between or frameworks(entries)
         verification = verify(entries, names, lambda name: line(err, f"measuring {name}"))
-    code = verification.exit_code if verification is not None and entries else 0
+    code = verification.exit_code if verification is not None and entries else EXIT_PASSED
     data: dict[str, object] = {"differences": [record(n, e, between) for n, e in entries.items()]}
     if verification is not None:
         data |= {

@@ -8,6 +8,7 @@ from typing import Literal
 
 from harness.defaults.catalogue import Entries
 from harness.defaults.service import DefaultsService
+from harness.errors import EXIT_COULD_NOT_RUN, EXIT_FAILED, EXIT_PASSED
 from harness.runtime.hookspecs import Measured
 from harness.runtime.plugins import available
 from harness.worker.answers import Forms
@@ -52,8 +53,9 @@ class Verification:
         one could not be measured."""
         verdicts = {measurement.verdict for measurement in self.measurements}
         if "changed" in verdicts:
-            return 1
-        return 3 if verdicts - {"as written"} or not verdicts else 0
+            return EXIT_FAILED
+        all_measured = verdicts == {"as written"}
+        return EXIT_PASSED if all_measured else EXIT_COULD_NOT_RUN
 
 
 def verify(

@@ -22,7 +22,7 @@ from harness.environments.columns import (
     column_variables,
     skipped_messages,
 )
-from harness.errors import check_known
+from harness.errors import EXIT_FAILED, EXIT_PASSED, check_known
 from harness.files import kinds
 from harness.fuzz.calls import definitions, optimizers
 from harness.fuzz.cases import draw_case
@@ -81,7 +81,7 @@ def run_fuzz(options: FuzzOptions) -> CommandResult:
     faults = [fault for search in searches for fault in search.faults.values()]
     counts = {identity: n for search in searches for identity, n in search.counts.items()}
     record = _record(lines, faults, counts)
-    code = int(any(not fault.known for fault in faults))
+    code = EXIT_FAILED if any(not fault.known for fault in faults) else EXIT_PASSED
     return CommandResult({"exit_code": code, **record}, lambda out: _print(out, record), code)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.command.declared import build
 from harness.command.outcome import CommandResult
-from harness.errors import UsageError, several
+from harness.errors import EXIT_FAILED, EXIT_PASSED, UsageError, several
 from harness.output.printing import console
 from harness.output.progress import Progress
 from harness.porting.list_operators import list_operators
@@ -31,7 +31,8 @@ def run_port(options: PortOptions) -> CommandResult:
     request = build(PortRequest, vars(options))
     with Progress(console(error=True), "porting") as bar:
         ported = port(request, bar.step)
-    return CommandResult(_data(request, ported), _text(request, ported), 0 if ported.proved else 1)
+    code = EXIT_PASSED if ported.proved else EXIT_FAILED
+    return CommandResult(_data(request, ported), _text(request, ported), code)
 
 
 def _list_operators(options: PortOptions) -> CommandResult:

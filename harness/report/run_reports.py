@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness.command.interrupts import INTERRUPTED
+from harness.errors import EXIT_COULD_NOT_RUN, EXIT_FAILED, EXIT_PASSED
 
 FORMS = ("html", "markdown", "junit")
-# Exit codes of a completed run: everything passed, something differs, something could not be run.
-ENDED = (0, 1, 3)
+# Exit codes of a completed run.
+ENDED = (EXIT_PASSED, EXIT_FAILED, EXIT_COULD_NOT_RUN)
 
 
 class RunReports:
@@ -30,7 +31,7 @@ class RunReports:
     """
 
     def __init__(self, asked: Any, worth: Callable[[Path], bool] = Path.exists) -> None:
-        self.options, self.is_worth_keeping, self.code = asked, worth, 0
+        self.options, self.is_worth_keeping, self.code = asked, worth, EXIT_PASSED
         paths = {form: getattr(asked, form, None) for form in FORMS}
         self.outputs = {form: path for form, path in paths.items() if path is not None}
         self.results: Path | None = asked.records

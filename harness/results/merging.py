@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.errors import UsageError, several
+from harness.errors import EXIT_COULD_NOT_RUN, EXIT_FAILED, EXIT_PASSED, UsageError, several
 from harness.results.cell import Cell, cell_name
 from harness.results.environment import MachineOf, WorkerDescription
 from harness.results.file import RecordError, encode_line
@@ -65,7 +65,9 @@ class Merged:
     @property
     def exit_code(self) -> int:
         """The exit code: 1 for contradictions, 3 for missing cells, otherwise 0."""
-        return 1 if self.contradictions else 3 if self.missing else 0
+        if self.contradictions:
+            return EXIT_FAILED
+        return EXIT_COULD_NOT_RUN if self.missing else EXIT_PASSED
 
     def lines(self, place: str) -> list[str]:
         """Return the remarks as lines of text; ``place`` is the name of the merged file."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
+from harness.errors import EXIT_FAILED, EXIT_PASSED
 from harness.output.markdown import escaped
 
 # The text for an entry that is missing in a run.
@@ -189,7 +190,7 @@ class RunChanges:
     @property
     def exit_code(self) -> int:
         """The exit code: 1 if a change is for the worse, else 0."""
-        return int(any(change.worse for change in self.changes))
+        return EXIT_FAILED if any(change.worse for change in self.changes) else EXIT_PASSED
 
     @property
     def sentence(self) -> str:

@@ -10,7 +10,14 @@ from statistics import geometric_mean
 from rich.console import Console
 
 from harness.environments.columns import skipped_messages
-from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.errors import (
+    EXIT_COULD_NOT_RUN,
+    EXIT_FAILED,
+    EXIT_PASSED,
+    HarnessError,
+    UsageError,
+    did_you_mean,
+)
 from harness.files.forms import plain
 from harness.files.system import usable_cores
 from harness.files.user_file import displayed
@@ -206,8 +213,8 @@ def results_exit_code(results: Sequence[TimedResult]) -> int:
     """
     statuses = {result.status for result in results}
     if "broken" in statuses or not statuses & {"measured", "refused"}:
-        return 3
-    return 1 if "refused" in statuses else 0
+        return EXIT_COULD_NOT_RUN
+    return EXIT_FAILED if "refused" in statuses else EXIT_PASSED
 
 
 class _Printer:

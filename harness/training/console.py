@@ -12,7 +12,7 @@ from rich.console import Console
 from harness.command.declared import build
 from harness.command.outcome import CommandResult
 from harness.environments.columns import choose_process
-from harness.errors import UsageError
+from harness.errors import EXIT_FAILED, UsageError
 from harness.files import kinds
 from harness.files.lock import check_free
 from harness.files.user_file import displayed
@@ -138,7 +138,7 @@ def run_train(options: TrainOptions) -> CommandResult | int:
             raise
         except (Diverged, Disproved) as error:
             tell(str(error), error=True)
-            return 1
+            return EXIT_FAILED
     data = {"spec": weights.spec, "sizes": dict(weights.sizes), **weights.history}
     return CommandResult(data, "" if path is None else f"weights: {displayed(path)}")
 

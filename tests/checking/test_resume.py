@@ -15,12 +15,14 @@ from time_limits import over_within
 from wording import Wording
 
 from harness.checking.history import records_of
+from harness.checking.options import DECIDING
 from harness.checking.request import Request
 from harness.checking.run import Engine
+from harness.command.declared import Option
 from harness.errors import UsageError
 from harness.results.cell import CELL_FIELDS, Cell
 from harness.results.file import read_records
-from harness.results.lines import Begin
+from harness.results.lines import Begin, RequestRecord
 
 HARNESS = Path(sys.executable).parent / "harness"
 CHECKS = ("values", "inference")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from harness.errors import EXIT_FAILED, EXIT_PASSED
 from harness.program.ir import Node
 from harness.results.cell import Cell
 from harness.results.findings import Blame
@@ -87,7 +88,7 @@ class Localised:
     @property
     def exit_code(self) -> int:
         """The exit code: 0 if the cell agrees, 1 if it differs."""
-        return 0 if self.causes is None else 1
+        return EXIT_PASSED if self.causes is None else EXIT_FAILED
 
     def record(self) -> dict[str, object]:
         """Return the result as a dictionary that can be written as JSON."""

@@ -9,6 +9,7 @@ from typing import Any
 from harness.command.declared import build
 from harness.command.outcome import CommandResult
 from harness.environments.columns import complete_options
+from harness.errors import EXIT_FAILED, EXIT_PASSED
 from harness.language.model import notes_on
 from harness.output.printing import console, emit, tell
 from harness.output.progress import Progress
@@ -67,7 +68,7 @@ def run_generate(options: GenerateOptions) -> CommandResult:
         tell(difference or f"the same text on {', '.join(texts)}", error=True)
     pace_records = {backend: pace.record() for backend, pace in paces.items()}
     data = {"prompt": request.prompt, "texts": texts, "same": not difference, "pace": pace_records}
-    return CommandResult(data, exit_code=1 if difference else 0)
+    return CommandResult(data, exit_code=EXIT_FAILED if difference else EXIT_PASSED)
 
 
 def request_of(given: Mapping[str, Any]) -> GenerateRequest:
