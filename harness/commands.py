@@ -154,10 +154,10 @@ def check_request_of(given: Mapping[str, Any]) -> Any:
     """Build the request of ``harness check`` from the command's options; raise :class:`UsageError`
     for invalid options."""
     from harness.environments.columns import complete_options
-    from harness.given.check_request import check_request
+    from harness.given.make_request import make_check_request
     from harness.porting.check import trace_model
 
-    return check_request(trace_model(complete_options(given), partial(tell, error=True)))
+    return make_check_request(trace_model(complete_options(given), partial(tell, error=True)))
 
 
 def _bench(options: BenchOptions) -> int:

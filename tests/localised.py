@@ -28,8 +28,8 @@ from test_mutants import BACKENDS, MUTANTS, PLAIN, installed  # noqa: E402
 from harness.checking.causes.cause import Cause  # noqa: E402
 from harness.checking.causes.localise import localise  # noqa: E402
 from harness.checking.checks import FINDINGS  # noqa: E402
+from harness.checking.engine import Engine  # noqa: E402
 from harness.checking.request import Request  # noqa: E402
-from harness.checking.run import Engine  # noqa: E402
 from harness.results.cell import Cell  # noqa: E402
 
 PAGE = TESTS.parent / "docs" / "localisation.md"

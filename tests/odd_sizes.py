@@ -19,9 +19,9 @@ from typing import Any
 
 import click
 
+from harness.checking.engine import Engine
 from harness.checking.options import DTYPES
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.files.atomic import write_whole
 from harness.results.findings import PASSING
 from harness.runtime.precision import NARROW

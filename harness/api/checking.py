@@ -9,9 +9,9 @@ from harness.api import arguments
 from harness.api.arguments import takes_options
 from harness.checking import report as reports
 from harness.checking.console import results_data
+from harness.checking.engine import Engine
 from harness.checking.options import CellOptions, CheckOptions
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.checking.runner import CellRunner, Report
 from harness.checking.task import CellReport, Task, Workers, tasks
 from harness.command.declared import make_options
@@ -19,7 +19,7 @@ from harness.demo.console import demo_request
 from harness.demo.options import DemoOptions
 from harness.environments.columns import skipped_messages
 from harness.files.forms import plain
-from harness.given.check_request import check_request
+from harness.given.make_request import make_check_request
 from harness.output.notebook import Tint, TintedText, frame, html_table
 from harness.output.printing import one_line, shown, silent
 from harness.output.table import text_of
@@ -143,7 +143,7 @@ def check(
     values = arguments.of(CheckOptions, {"specs": specs, "backends": backends, **options})
     with silent(), RunReports(make_options(CheckOptions, values)) as reported:
         options_ = trace_model({**values, "records": reported.results}, lambda _: None)
-        request = check_request(options_)
+        request = make_check_request(options_)
         with Engine(request) as engine:
             report = CheckReport.of(engine.run(), request)
         reported.code = report.exit_code
@@ -181,7 +181,7 @@ def cells(specs: Models = (), backends: Names = (), **options: Unpack[CellKeywor
         HarnessError: a spec is wrong.
     """
     values = arguments.of(CellOptions, {"specs": specs, "backends": backends, **options})
-    with CellRunner(check_request(values)) as runner:
+    with CellRunner(make_check_request(values)) as runner:
         return tasks(runner)
 
 

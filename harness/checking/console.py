@@ -20,12 +20,12 @@ from harness.checking.changes import (
     moved_digits,
 )
 from harness.checking.checks import FINDINGS
+from harness.checking.engine import Engine
 from harness.checking.history import rerun_command
 from harness.checking.options import CheckOptions
 from harness.checking.pairs import describe_pairs, read_pairs
 from harness.checking.reproducer import check_writable, find_first_check, save
 from harness.checking.request import Request, choose_checks, describe_arrays
-from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents, Report
 from harness.environments.columns import skipped_messages
 from harness.errors import EXIT_COULD_NOT_RUN, EXIT_FAILED, EXIT_PASSED, UsageError

@@ -147,9 +147,9 @@ class Cluster:
         """Start a process on a node, and return the :class:`Actor` that sends calls to it. The
         process creates an object and answers calls of the object's methods.
 
-        ``target`` is the object's class, e.g. ``harness.checking.run:NodeCells``. ``argument`` is
-        passed to its constructor. ``cpus`` and ``gpus`` are the numbers that Ray reserves for the
-        process.
+        ``target`` is the object's class, e.g. ``harness.checking.cluster_cells:NodeCells``.
+        ``argument`` is passed to its constructor. ``cpus`` and ``gpus`` are the numbers that Ray
+        reserves for the process.
         """
         strategies = importlib.import_module("ray.util.scheduling_strategies")
         strategy = strategies.NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)

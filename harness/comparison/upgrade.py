@@ -8,9 +8,9 @@ from typing import Any
 
 from harness.checking import report as reports
 from harness.checking.console import CheckProgress
+from harness.checking.engine import Engine
 from harness.checking.pairs import describe_pairs
 from harness.checking.request import QUICK, Request
-from harness.checking.run import Engine
 from harness.command.options import as_label
 from harness.command.outcome import CommandResult
 from harness.comparison.options import UpgradeOptions

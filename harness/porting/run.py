@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from harness.checking.engine import Engine
 from harness.checking.own_model.against import Against, parse_against
-from harness.checking.own_model.checks import CHECKS as OTHER_CHECKS
+from harness.checking.own_model.check_table import PASS_CHECKS
 from harness.checking.own_model.process import ModelProcess
 from harness.checking.report import describe_problems
-from harness.checking.run import Engine
 from harness.checking.shared_cases import SharedCases
 from harness.command.options import NEXT_NAME, interpreter_of, interpreters
 from harness.convert import weights
@@ -29,7 +29,7 @@ from harness.convert.weights import Weights
 from harness.environments.columns import complete_options
 from harness.errors import SpecError, UsageError, check_known, shorten
 from harness.files.system import RESERVED
-from harness.given.check_request import check_request
+from harness.given.make_request import make_check_request
 from harness.language.initial_values import listed_constants
 from harness.language.library import Library, content
 from harness.language.model import Spec, fingerprint, load_spec
@@ -330,7 +330,7 @@ def _check_spec(
     """Compare the spec with the model, and check it on the backends. Return the results of both,
     and a line for each problem."""
     # All comparisons share the test cases, so that the oracle runs once.
-    cases = SharedCases(check_request(complete_options({"specs": (str(path),)})))
+    cases = SharedCases(make_check_request(complete_options({"specs": (str(path),)})))
     cases.plan([traced.name])  # never done, so that the cases outlive the first comparison
     tell("comparing outputs and gradients of the spec and the model")
     compared, problems = _check_against(path, options, against, traced.rules, cases)
@@ -356,7 +356,7 @@ def _check_against(
             # A file format names its program by its suffix.
             "backends": () if against.is_format else (framework,),
             "pythons": {framework: options.python} if options.python else {},
-            "checks": (*OTHER_CHECKS, *(["training*"] if options.loss else [])),
+            "checks": (*PASS_CHECKS, *(["training*"] if options.loss else [])),
             "timeout": options.timeout,
         },
         cases,
@@ -382,7 +382,7 @@ def _check_backends(
 
 
 def _run(options: Mapping[str, Any], cases: SharedCases) -> tuple[list[CellResult], list[str]]:
-    with Engine(check_request(complete_options(options)), cases=cases) as engine:
+    with Engine(make_check_request(complete_options(options)), cases=cases) as engine:
         report = engine.run()
     problems = [] if report.exit_code == 0 else list(describe_problems(report))
     return list(report.results), problems

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from harness.checking.checks import FINDINGS
+from harness.checking.engine import Engine
 from harness.checking.report import find_places
-from harness.checking.run import Engine
 from harness.output import github
 from harness.output.markdown import escaped, table
 from harness.output.printing import annotating, shown

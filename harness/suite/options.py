@@ -58,8 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if any(getattr(config.option, name, None) for name in INFORMING):
         return
-    from harness.checking.run import Engine
-    from harness.given.check_request import check_request
+    from harness.checking.engine import Engine
+    from harness.given.make_request import make_check_request
     from harness.suite.cells import ENGINE, ReportCollector, list_tests
 
     option = config.getoption
@@ -68,7 +68,9 @@ def pytest_configure(config: pytest.Config) -> None:
             "no backend is selected: add --backend NAME; `harness list` shows installed backends"
         )
     try:
-        request = check_request({one.name: _read_value(one, option(one.suite)) for one in OPTIONS})
+        request = make_check_request(
+            {one.name: _read_value(one, option(one.suite)) for one in OPTIONS}
+        )
         config.stash[ENGINE] = Engine(request)
     except HarnessError as error:
         raise pytest.UsageError(shown(str(error))) from None

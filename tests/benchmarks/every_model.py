@@ -22,8 +22,8 @@ import click
 from marked import put
 
 import harness
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.files.atomic import write_whole
 from harness.language.library import Library
 from harness.results.findings import PASSING

@@ -21,8 +21,8 @@ from typing import Any
 import click
 from marked import put
 
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.files.atomic import write_whole
 from harness.files.system import peak_memory
 from harness.files.user_file import MAX_RECORDS

@@ -21,8 +21,8 @@ from typing import Any
 import click
 from marked import put
 
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents
 from harness.files.atomic import write_whole
 from harness.results.cell import Cell, CellResult

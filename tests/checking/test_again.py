@@ -13,8 +13,8 @@ from wording import Wording
 from harness.checking.history import rerun_command
 from harness.checking.request import Request
 from harness.checking.runner import CellRunner
-from harness.given.check_request import apply_own_model
 from harness.given.files import gather_for
+from harness.given.make_request import apply_own_model
 
 
 def shown(request: Request) -> str:

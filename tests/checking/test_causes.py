@@ -14,8 +14,8 @@ from test_mutants import BACKENDS, MUTANTS, installed
 from harness.checking.causes.cause import Causes, Localised
 from harness.checking.causes.localise import localise
 from harness.checking.checks import FINDINGS
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.cli import cli
 from harness.results.cell import Cell
 from harness.results.findings import Blame

@@ -11,8 +11,8 @@ import pytest
 from wording import Wording
 
 from harness.checking.changes import CellChange, compare
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.results.file import encode_line, parse_line, read_records
 from harness.results.records import Records
 

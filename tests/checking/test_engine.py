@@ -11,8 +11,8 @@ from wording import Wording
 
 import harness
 from harness.checking.checks import CHECKS, THOROUGH
+from harness.checking.engine import Engine
 from harness.checking.request import Request, choose_checks
-from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents, Report
 from harness.errors import UsageError
 from harness.language.library import lesson6

@@ -8,8 +8,8 @@ import pytest
 from places import TESTS
 
 from harness.checking import request as request_module
+from harness.checking.engine import Engine
 from harness.checking.request import Request, case_sizes, make_huge_case, where_huge
-from harness.checking.run import Engine
 from harness.language.model import load_spec
 from harness.results.cell import CellResult
 from harness.results.findings import Finding

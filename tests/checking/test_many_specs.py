@@ -14,8 +14,8 @@ from sampling import sampled
 from small_models import ONE_LAYER
 
 from harness.checking import shared_cases
+from harness.checking.engine import Engine
 from harness.checking.request import Request, make_case
-from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents
 from harness.checking.shared_cases import SharedCases
 from harness.files.system import resident_memory

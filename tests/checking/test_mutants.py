@@ -23,8 +23,8 @@ from places import TESTS
 from sampling import sampled
 
 from harness.checking.checks import CHECKS, FINDINGS
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.language.library import lesson6
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import BROKEN, Finding

@@ -13,7 +13,7 @@ from wording import Wording
 from harness.checking.report import find_places
 from harness.checking.request import Request
 from harness.errors import UsageError
-from harness.given.check_request import apply_own_model
+from harness.given.make_request import apply_own_model
 from harness.language.library import Library
 from harness.language.model import ModelCollection
 from harness.runtime.own_model.service import OwnModelService

@@ -15,7 +15,7 @@ from harness.checking.own_model.against import parse_against
 from harness.checking.own_model.process import ModelProcess
 from harness.checking.request import Request
 from harness.errors import UsageError
-from harness.given.check_request import apply_own_model, check_request
+from harness.given.make_request import apply_own_model, make_check_request
 
 
 def test_a_python_file_is_run_by_what_it_imports(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_path_of_the_model_is_chosen_by_its_name(
     monkeypatch.setattr(ModelProcess, "call", lambda _, verb: {"native": "", "autocast": ""})
     target = f"{model_file(tmp_path, NET)}:Net"
     options = {"specs": ("mlp",), "against": target, "paths": ("autocast",)}
-    own_model = check_request(options).against
+    own_model = make_check_request(options).against
     assert own_model is not None
     assert own_model.paths == ("autocast",)
 

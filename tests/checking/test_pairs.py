@@ -10,9 +10,9 @@ import pytest
 from wording import Wording
 
 from harness.arrays import Array
+from harness.checking.engine import Engine
 from harness.checking.pairs import Pair, Pairs, describe_pairs, read_pairs
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.oracle.tolerance import Deviation
 from harness.results.cell import Cell, CellResult
 from harness.results.file import read_records

@@ -15,8 +15,8 @@ from harness.arrays import Arrays
 from harness.backends.numpy.backend import Numpy
 from harness.checking.checks import Context, properties
 from harness.checking.checks.context import compare_repetition
+from harness.checking.engine import Engine
 from harness.checking.request import Request, make_case
-from harness.checking.run import Engine
 from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.program.serial import encoded

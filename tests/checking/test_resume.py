@@ -14,10 +14,10 @@ from sampling import sampled
 from time_limits import over_within
 from wording import Wording
 
+from harness.checking.engine import Engine
 from harness.checking.history import records_of
 from harness.checking.options import DECIDING
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.command.declared import Option
 from harness.errors import UsageError
 from harness.results.cell import CELL_FIELDS, Cell

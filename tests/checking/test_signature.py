@@ -16,8 +16,8 @@ from pristine import Pristine
 from record_lines import lines_of
 
 from harness.checking import history
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 
 SHIPPED = SPECS
 MODEL = (SHIPPED / "models/lesson6/simple_rnn.yaml").read_text()

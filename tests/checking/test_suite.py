@@ -13,8 +13,8 @@ from places import SPECS as SHIPPED
 from suite_runs import specs, suite, times
 
 from harness.checking.checks import CHECKS, FINDINGS
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.results.cell import CellResult
 from harness.suite.cells import Cells
 
@@ -211,7 +211,7 @@ def test_wrong_usage_is_an_error_in_words(tmp_path: Path, arguments: list[str], 
 
 def test_an_error_of_the_harness_fails_its_tests_and_not_the_session(tmp_path: Path) -> None:
     breaking = (
-        "from harness.checking.run import Engine\n\n\ndef run_cell(*_):\n"
+        "from harness.checking.engine import Engine\n\n\ndef run_cell(*_):\n"
         "    raise RuntimeError('it is broken')\n\n\nEngine.run_cell = run_cell\n"
     )
     arguments = ("--backend", "numpy", *specs(SPECS[0]), "-k", "loss or outputs")

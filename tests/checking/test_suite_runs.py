@@ -26,7 +26,7 @@ FAULTS = {f"{SPECS[0]} float32": "exit_0", f"{SPECS[1]} float64": "wrong_shape"}
 NOTING = """
 import json, os
 import pytest
-from harness.checking.run import Engine
+from harness.checking.engine import Engine
 
 right = Engine.run_cell
 
@@ -102,7 +102,7 @@ def test_every_way_runs_the_same_cells_once(
 def test_a_lost_process_of_xdist_fails_one_test(tmp_path: Path, wording: Wording) -> None:
     """What it was at is failed and not run again; the rest of the cell is run by another one."""
     dying = (
-        "import os\nfrom harness.checking.run import Engine\n\nright = Engine.run_cell\n\n"
+        "import os\nfrom harness.checking.engine import Engine\n\nright = Engine.run_cell\n\n"
         "def run_cell(engine, cell, *more):\n"
         "    if cell.dtype == 'float32' and not os.path.exists('died'):\n"
         "        open('died', 'w').close()\n        os._exit(1)\n"
@@ -127,7 +127,7 @@ def test_what_ends_a_cell_fails_all_its_tests_at_once(
 ) -> None:
     """A limit of time of a plugin comes in the middle of a cell: no test of it begins anew."""
     limiting = (
-        "import pytest\nfrom harness.checking.run import Engine\n\n"
+        "import pytest\nfrom harness.checking.engine import Engine\n\n"
         "def run_cell(engine, cell, *_):\n"
         "    with open('begun', 'a') as begun:\n        begun.write(f'{cell}\\n')\n"
         "    pytest.fail('Timeout (>1.0s) from pytest-timeout.')\n\nEngine.run_cell = run_cell\n"

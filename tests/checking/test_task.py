@@ -15,9 +15,9 @@ from small_models import ONE_LAYER
 from wording import Wording
 
 import harness
+from harness.checking.engine import Engine
 from harness.checking.history import records_of
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.checking.task import tasks
 from harness.errors import UsageError
 

@@ -15,8 +15,8 @@ from bench_results import REQUEST, result, speed_file
 from click.testing import CliRunner
 from wording import Wording
 
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.cli import cli
 from harness.timing.json_file import document, write
 

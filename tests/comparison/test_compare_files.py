@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from damage import flips, mutations
 from wording import Wording
 
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.cli import cli
 from harness.timing.json_file import document, write
 

@@ -18,11 +18,11 @@ from wording import Wording
 
 import harness
 from harness.checking.checks import AT_GIVEN, CHECKS, FINDINGS
+from harness.checking.engine import Engine
 from harness.checking.options import ReplayOptions
 from harness.checking.replay import run_replay
 from harness.checking.reproducer import load
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.command.declared import make_options
 from harness.errors import UsageError
 from harness.given.files import gather

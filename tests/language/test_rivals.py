@@ -13,9 +13,9 @@ from suite_runs import specs, suite
 from wording import Wording
 
 import harness
+from harness.checking.engine import Engine
 from harness.checking.explain import explain
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.errors import SpecError, UsageError
 from harness.language.library import find_declarations
 from harness.language.model import load_spec, load_specs, notes_on

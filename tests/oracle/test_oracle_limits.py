@@ -14,8 +14,8 @@ import pytest
 from time_limits import over_within
 from wording import Wording
 
+from harness.checking.engine import Engine
 from harness.checking.request import Request, make_case
-from harness.checking.run import Engine
 from harness.checking.runner import Report
 from harness.files import system
 from harness.language.model import load_spec

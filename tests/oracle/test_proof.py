@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from wording import Wording
 
+from harness.checking.engine import Engine
 from harness.checking.report import describe_proof
 from harness.checking.request import Request, make_case
-from harness.checking.run import Engine
 from harness.errors import HarnessError
 from harness.language.library import lesson6
 from harness.language.model import load_spec

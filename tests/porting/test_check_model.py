@@ -19,7 +19,7 @@ from harness.checking.runner import CellRunner
 from harness.checking.task import Task, tasks
 from harness.commands import cli
 from harness.errors import UsageError
-from harness.given.check_request import check_request
+from harness.given.make_request import make_check_request
 from harness.porting.check import trace_model
 
 MODELS = Path(__file__).with_name("models_torch.py")
@@ -98,7 +98,7 @@ def runner(tmp_path: Path) -> CellRunner:
     """A run of a traced spec, on numpy and another torch."""
     (tmp_path / "net.py").write_text("import torch, jax\n")
     torch = "torch@2.6"
-    request = check_request(
+    request = make_check_request(
         {
             "specs": ("net",),
             "texts": {"net": SPEC},

@@ -11,7 +11,7 @@ from harness.checking import blame, first_difference, reproducer
 from harness.checking.causes import find
 from harness.checking.changes import ONLY_WHERE_WRONG
 from harness.checking.checks import CHECKS, FINDINGS, TABLE
-from harness.checking.own_model import training as own_model
+from harness.checking.own_model import check_table as own_model
 from harness.checking.request import HUGE_CHECKS, QUICK
 from harness.demo import console as demo
 from harness.porting import proof

@@ -13,8 +13,8 @@ import yaml
 from report_pages import HOSTILE, Tags, commands, made, page
 from wording import Wording
 
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.report.inputs import EpochFigures, Inputs, TrainedHistory, TrainedWeights
 from harness.report.page import page as report_page
 from harness.report.svg_pictures import COLOURS, choose_looks, lines, trend

@@ -15,9 +15,9 @@ from rich.console import Console
 from wording import Wording
 
 from harness.checking import report as reports
+from harness.checking.engine import Engine
 from harness.checking.history import records_of
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.checking.runner import Report
 from harness.errors import HarnessError
 from harness.output.table import show

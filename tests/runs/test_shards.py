@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wording import Wording
 
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.errors import UsageError
 from harness.results.cell import Cell
 from harness.runs.plans import Plans, RunPlan, join_name

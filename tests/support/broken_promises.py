@@ -6,8 +6,8 @@ from typing import Any
 
 import plugin_broken_promises
 
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.checking.runner import Report
 
 SPEC = "lesson6/three_char"

@@ -9,9 +9,9 @@ from typing import Any
 
 from record_lines import lines_of
 
+from harness.checking.engine import Engine
 from harness.checking.history import seal
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents
 from harness.language.library import Library
 from harness.results.cell import Cell

@@ -12,8 +12,8 @@ import pytest
 from bench_results import REQUEST, refused, result
 from places import TESTS
 
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.timing import json_file
 from harness.training.request import TrainRequest, prepare
 from harness.training.run import TrainingRun

@@ -16,10 +16,10 @@ from wording import Wording
 
 from harness.checking import checks, run_cell
 from harness.checking.checks.context import Context
+from harness.checking.engine import Engine
 from harness.checking.history import records_of
 from harness.checking.report import describe_problems
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.cli import cli
 
 

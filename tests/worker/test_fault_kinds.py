@@ -18,8 +18,8 @@ from process_faults.support import marked, wait_until
 from sampling import sampled
 from small_models import ONE_LAYER
 
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.checking.runner import Report
 from harness.files.system import PORTABLE
 from harness.results.cell import CellResult

@@ -19,8 +19,8 @@ from process_faults.support import group_members, is_gone
 from sampling import sampled
 from small_models import ONE_LAYER
 
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.checking.runner import Report
 from harness.results.cell import CellResult
 from harness.results.file import read_records

@@ -12,8 +12,8 @@ from process_faults.support import launch
 from time_limits import over_within
 from wording import Wording
 
+from harness.checking.engine import Engine
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.checking.runner import CheckEvents
 from harness.errors import UsageError
 from harness.worker.launch import Launch

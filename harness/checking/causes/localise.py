@@ -11,9 +11,9 @@ from harness.checking.causes.cause import (
 )
 from harness.checking.causes.find import Finder
 from harness.checking.checks.context import Context
+from harness.checking.engine import Engine
 from harness.checking.options import LocaliseOptions
 from harness.checking.request import Request
-from harness.checking.run import Engine
 from harness.command.declared import build
 from harness.command.outcome import CommandResult
 from harness.environments.columns import column_names, complete_options

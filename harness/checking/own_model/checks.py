@@ -7,7 +7,7 @@ set to their mean in inference, and are random in training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -332,14 +332,3 @@ def shapes(context: ModelContext) -> Iterator[Finding]:
         finding.deviations += prefixed(f"batch {batch}, time {time}: ", part.deviations)
         finding.excuse, finding.note = finding.excuse or part.excuse, finding.note or part.note
     yield finding
-
-
-CHECKS: Mapping[str, ModelCheck] = {
-    "repeatability": repeatability,
-    "inference": inference,
-    "cotangents": cotangents,
-    "values": values,
-    "saturation": saturation,
-    "kinks": corners,  # yields the finding "corners"
-    "shapes": shapes,
-}

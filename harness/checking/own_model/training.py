@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
-from harness.checking.checks import NOT_NARROW
 from harness.checking.checks.context import Batches, select_names
 from harness.checking.checks.training import RATE, batches_of, find_stable_rate
-from harness.checking.own_model.checks import CHECKS as OTHER_CHECKS
-from harness.checking.own_model.checks import ModelCheck, ModelContext
+from harness.checking.own_model.checks import ModelContext
 from harness.oracle.case import Case, step_values
 from harness.oracle.oracle import Oracle
 from harness.program.ir import Port, Program, needed, reads
@@ -20,7 +18,6 @@ from harness.program.serial import encoded
 from harness.program.signature import result_ports
 from harness.program.updates import UpdateRule
 from harness.results.findings import Finding
-from harness.runtime.precision import narrow
 from harness.runtime.session import Session
 from harness.worker.remote import Tensors
 
@@ -126,15 +123,3 @@ def _loss_program(program: Program) -> Program:
         metrics=(),
         room=(),
     )
-
-
-# All checks of a model. The checks of optimizer steps run only if a pattern of ``--check`` has
-# their name, because other users of ``--against`` need no loss.
-CHECKS: Mapping[str, ModelCheck] = {**OTHER_CHECKS, "training-sgd": sgd, "training": adam}
-
-
-def left_out(patterns: Sequence[str], dtype: str) -> set[str]:
-    """Return the names of the checks that do not run in a cell."""
-    steps = {*CHECKS} - {*OTHER_CHECKS}
-    asked = {name for name in steps for pattern in patterns if pattern.startswith("training")}
-    return steps - asked | (set(NOT_NARROW) if narrow(dtype) else set())

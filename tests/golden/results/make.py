@@ -79,9 +79,9 @@ def make_records() -> None:
     from small_models import ONE_LAYER
     from users_models import GRU, NET, RULES, model_file
 
+    from harness.checking.engine import Engine
     from harness.checking.own_model.against import parse_against
     from harness.checking.request import Request
-    from harness.checking.run import Engine
 
     checks = ("values", "training")
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:

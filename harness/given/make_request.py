@@ -1,4 +1,4 @@
-"""The request of ``harness check``, built from the options of the command line or of Python."""
+"""Making the request of ``harness check`` from the options of the command line or of Python."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from harness.checking.options import DTYPES
 from harness.checking.own_model.against import Against, parse_against
+from harness.checking.own_model.check_table import CHECKS
 from harness.checking.own_model.process import ModelProcess
-from harness.checking.own_model.training import CHECKS
 from harness.checking.request import QUICK, Request, choose_checks
 from harness.errors import UsageError, unknown
 from harness.given.files import gather_for
@@ -20,7 +20,7 @@ from harness.runtime.paths import KNOWN_DTYPES, OWN_PATHS, PATHS
 FIELDS = {each.name for each in fields(Request)} - {"against"}
 
 
-def check_request(options: Mapping[str, Any]) -> Request:
+def make_check_request(options: Mapping[str, Any]) -> Request:
     """Return the request for the options of ``harness check``. The keys of ``options`` are field
     names of :class:`.CheckOptions`.
 
