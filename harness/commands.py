@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+# This import registers the values that shells complete.
+import harness.completion_values  # noqa: F401
 from harness.caching.options import CacheOptions
-from harness.checking import completion as check_completion
 from harness.checking.options import (
     CheckOptions,
     ExplainOptions,
@@ -25,7 +26,6 @@ from harness.command.interrupts import run_stoppable
 from harness.command.verbs import Verb, Verbs, origins
 from harness.comparison.options import CompareOptions, MergeOptions, UpgradeOptions
 from harness.convert.request import ExportOptions, ImportOptions
-from harness.defaults import completion as defaults_completion
 from harness.defaults.options import DifferencesOptions
 from harness.demo.options import DemoOptions
 from harness.environments.options import EnvOptions
@@ -43,9 +43,6 @@ from harness.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from harness.command.outcome import CommandResult
-
-# When these modules are imported, they register the values that shells complete.
-COMPLETIONS = (check_completion, defaults_completion)
 
 
 def execute(verb: Verb, **values: Any) -> None:

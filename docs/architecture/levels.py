@@ -18,7 +18,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
     ("commands", "suite", "extend"),
-    ("fuzz",),
+    ("fuzz", "completion_values"),
     ("report", "demo", "porting", "scaffold"),
     ("training", "given", "comparison", "upstream"),
     ("timing", "checking", "convert", "defaults"),
@@ -60,7 +60,16 @@ CONTRACT = "harness.extend"
 SPEAKERS = frozenset({"click", "rich"})
 SPEAKING = frozenset(
     {
-        *("cli", "commands", "completion", "console", "declared", "folding", "help"),
+        *(
+            "cli",
+            "commands",
+            "completion",
+            "completion_values",
+            "console",
+            "declared",
+            "folding",
+            "help",
+        ),
         *("options", "printing", "progress", "ranges", "report", "table", "verbs"),
     }
 )

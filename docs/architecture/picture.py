@@ -30,6 +30,7 @@ BOXES: Mapping[str, tuple[int, str]] = {
     "api": (480, "the functions of import harness"),
     "extend": (868, "all that a backend imports"),
     "fuzz": (868, "random models that find faults"),
+    "completion_values": (364, "values that shells suggest"),
     "report": (364, "a page of what was found"),
     "demo": (616, "a first look"),
     "scaffold": (868, "a new backend's package"),

@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any
 
 from harness.command import options
-from harness.environments import cache
-from harness.environments.cache import NoEnvironment
+from harness.environments import installed
+from harness.environments.installed import NoEnvironment
 from harness.errors import UsageError, shorten
 from harness.runtime import needs
 from harness.runtime.labels import LABEL, VERSION
@@ -73,7 +73,7 @@ def choose(requests: Sequence[str], pythons: Mapping[str, str] | None = None) ->
     for name in names:
         if "@" in name and name not in own_pythons and name not in given_pythons:
             try:
-                own_pythons[name] = cache.find_interpreter(name)
+                own_pythons[name] = installed.find_interpreter(name)
             except NoEnvironment as error:
                 missing.append(error)
     if missing:

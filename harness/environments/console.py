@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from harness.command.outcome import CommandResult
-from harness.environments import cache, make, request
-from harness.environments.cache import MadeEnvironment, NoEnvironment
+from harness.environments import installed, make, request
 from harness.environments.columns import Columns, choose
+from harness.environments.installed import MadeEnvironment, NoEnvironment
 from harness.environments.options import EnvOptions
 from harness.errors import UsageError
 from harness.files.user_file import MIB, displayed
@@ -84,7 +84,7 @@ def _confirm(question: str) -> bool:
 
 
 def _list_environments() -> CommandResult:
-    environments, damaged = cache.read_environments()
+    environments, damaged = installed.read_environments()
     for text in damaged:
         tell(text, error=True)
     lines = []
@@ -99,7 +99,7 @@ def _list_environments() -> CommandResult:
         )
     if not environments and not damaged:
         lines = [
-            f"there are no environments in {displayed(cache.root())}; make one with "
+            f"there are no environments in {displayed(installed.root())}; make one with "
             "'harness env torch==2.6'"
         ]
     return CommandResult(

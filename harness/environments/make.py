@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from harness.environments import cache
-from harness.environments.cache import MadeEnvironment
+from harness.environments import installed
+from harness.environments.installed import MadeEnvironment
 from harness.environments.request import DISTRIBUTION, EnvironmentRequest, is_editable, pack
 from harness.errors import CouldNotRun, UsageError
 from harness.files.atomic import write_whole
@@ -45,14 +45,14 @@ def make(
         UsageError: there is an environment with other requirements, or a symbolic link in its
             place, or another process is making it.
     """
-    folder = cache.root() / request.column
+    folder = installed.root() / request.column
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make {displayed(folder.parent)}: {error.strerror}") from None
     _check_no_symbolic_link(folder)
     with hold_lock(folder, "make a different environment"):
-        existing = None if force else cache.read_environment(folder)
+        existing = None if force else installed.read_environment(folder)
         if existing is not None and existing.is_current:
             _check_same_request(existing, request, python)
             return existing
@@ -61,11 +61,11 @@ def make(
             about = _install(request, folder, python, tell)
             if POSIX:
                 os.sync()  # before the file marks it as complete
-            write_whole(folder / cache.ABOUT, json.dumps(about, indent=1).encode())
+            write_whole(folder / installed.ABOUT, json.dumps(about, indent=1).encode())
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        environment = cache.read_environment(folder)
+        environment = installed.read_environment(folder)
         assert environment is not None
         return environment
 
@@ -77,9 +77,9 @@ def find_folder(column: str) -> Path:
     Raises:
         UsageError: there is no such folder, or it is a symbolic link.
     """
-    folder = cache.root() / column
+    folder = installed.root() / column
     if not folder.is_dir():
-        known = ", ".join(cache.complete_environments()) or "none"
+        known = ", ".join(installed.complete_environments()) or "none"
         raise UsageError(f"there is no environment {column} (existing: {known})")
     _check_no_symbolic_link(folder)
     return folder
@@ -96,7 +96,7 @@ def remove(column: str) -> Path:
     with hold_lock(folder, "remove it later"):
         # Remove the marker first: an interrupted removal then leaves no seemingly complete
         # environment.
-        (folder / cache.ABOUT).unlink(missing_ok=True)
+        (folder / installed.ABOUT).unlink(missing_ok=True)
         shutil.rmtree(folder)
     return folder
 
@@ -115,7 +115,7 @@ def _install(
     """Install and test a new environment in ``folder``; return the content of its
     ``environment.json``."""
     uv = shutil.which("uv")
-    own_python = str(folder / cache.PYTHON)
+    own_python = str(folder / installed.PYTHON)
     venv_command = (
         [uv, "venv", "--quiet", "--no-project", "--python", python]
         if uv

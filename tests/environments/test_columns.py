@@ -19,8 +19,8 @@ from wording import Wording
 import harness
 from harness.command.options import variables
 from harness.environments import console
-from harness.environments.cache import NoEnvironment
 from harness.environments.columns import choose, choose_from_options, choose_one
+from harness.environments.installed import NoEnvironment
 from harness.environments.request import EnvironmentRequest, read_request
 from harness.errors import UsageError
 from harness.results.file import read_records

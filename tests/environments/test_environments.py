@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from sampling import sampled
 from wording import Wording
 
-from harness.environments import cache, make, request
+from harness.environments import installed, make, request
 from harness.environments.request import DISTRIBUTION, environment_name, read_request
 from harness.errors import UsageError
 from harness.files.lock import hold_lock
@@ -80,8 +80,8 @@ def test_an_environment_is_made_found_listed_and_removed(
     made = env((WANTED,), offline)
     assert made.returncode == 0, made.stderr
     assert f"use it with: --backend {COLUMN}" in made.stdout
-    python = cache.find_interpreter(COLUMN)
-    assert Path(python).is_relative_to(cache.root())
+    python = installed.find_interpreter(COLUMN)
+    assert Path(python).is_relative_to(installed.root())
     assert f"--backend {COLUMN}={python}" in made.stdout
     words = ("check", "lesson6/three_char", "--check", "values", "--dtype", "float32")
     checked = subprocess.run(
@@ -101,7 +101,7 @@ def test_an_environment_is_made_found_listed_and_removed(
     assert "--force" in other.stderr
     assert env((COLUMN, "--remove"), offline).returncode == 0
     with wording.raises(UsageError):
-        cache.find_interpreter(COLUMN)
+        installed.find_interpreter(COLUMN)
     wording(env(("--list",), offline).stdout)
 
 
@@ -110,8 +110,8 @@ def test_what_cannot_be_installed_leaves_nothing(surroundings: Mapping[str, str]
     assert failed.returncode == 3
     assert "command failed:" in failed.stderr
     assert "numpy==0.0.1" in failed.stderr
-    assert not (cache.root() / "numpy@0.0.1").exists()
-    assert cache.complete_environments() == {}
+    assert not (installed.root() / "numpy@0.0.1").exists()
+    assert installed.complete_environments() == {}
 
 
 @pytest.mark.alone
@@ -119,7 +119,7 @@ def test_what_cannot_be_installed_leaves_nothing(surroundings: Mapping[str, str]
 def test_what_was_cut_short_is_never_taken_for_whole(
     surroundings: Mapping[str, str], how: signal.Signals
 ) -> None:
-    folder = cache.root() / COLUMN
+    folder = installed.root() / COLUMN
     command = [str(HARNESS), "env", WANTED]
     with subprocess.Popen(command, env=surroundings, stderr=subprocess.PIPE) as process:
         end = time.monotonic() + 60
@@ -128,9 +128,9 @@ def test_what_was_cut_short_is_never_taken_for_whole(
         process.send_signal(how)
         process.communicate(timeout=60)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
-    assert cache.complete_environments() == {}
+    assert installed.complete_environments() == {}
     with pytest.raises(UsageError, match=f"'harness env {WANTED}'"):
-        cache.find_interpreter(COLUMN)
+        installed.find_interpreter(COLUMN)
     # The next one finds nothing in its way: this fails for want of packages, and not before.
     again = env((WANTED,), surroundings)
     assert again.returncode == 3
@@ -138,8 +138,8 @@ def test_what_was_cut_short_is_never_taken_for_whole(
 
 
 def test_two_do_not_make_one_at_a_time(surroundings: Mapping[str, str], wording: Wording) -> None:
-    cache.root().mkdir(parents=True)
-    with hold_lock(cache.root() / COLUMN):
+    installed.root().mkdir(parents=True)
+    with hold_lock(installed.root() / COLUMN):
         second = env((WANTED,), surroundings)
     assert second.returncode == 2
     wording.line(second.stderr, f"{os.getpid()}")
@@ -160,17 +160,17 @@ def about(**more: object) -> dict[str, object]:
 
 @pytest.fixture
 def folder(surroundings: Mapping[str, str]) -> Path:
-    found = cache.root() / COLUMN
+    found = installed.root() / COLUMN
     found.mkdir(parents=True)
     return found
 
 
 def test_an_environment_with_another_harness_is_to_be_made_again(folder: Path) -> None:
-    (folder / cache.ABOUT).write_text(json.dumps(about()))
-    assert cache.find_interpreter(COLUMN) == str(folder / "bin" / "python")
-    (folder / cache.ABOUT).write_text(json.dumps(about(harness_code="0" * 64)))
+    (folder / installed.ABOUT).write_text(json.dumps(about()))
+    assert installed.find_interpreter(COLUMN) == str(folder / "bin" / "python")
+    (folder / installed.ABOUT).write_text(json.dumps(about(harness_code="0" * 64)))
     with pytest.raises(UsageError, match=r"\(0.0.1, made 2026-11-26T00:00:00Z\)"):
-        cache.find_interpreter(COLUMN)
+        installed.find_interpreter(COLUMN)
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_an_environment_with_another_harness_is_to_be_made_again(folder: Path) -
 def test_a_damaged_file_of_an_environment_is_an_error_that_names_it(
     folder: Path, text: str, wording: Wording
 ) -> None:
-    (folder / cache.ABOUT).write_text(text)
+    (folder / installed.ABOUT).write_text(text)
     with wording.raises(UsageError, "environment.json ... 'harness env'"):
-        cache.find_interpreter(COLUMN)
+        installed.find_interpreter(COLUMN)
 
 
 def test_a_link_is_neither_removed_nor_replaced(
@@ -190,7 +190,7 @@ def test_a_link_is_neither_removed_nor_replaced(
     kept = tmp_path / "kept"
     folder.rmdir()
     kept.mkdir()
-    (kept / cache.ABOUT).write_text(json.dumps(about()))
+    (kept / installed.ABOUT).write_text(json.dumps(about()))
     folder.symlink_to(kept)
     wanted = read_request((WANTED,))
     for act in (
@@ -199,7 +199,7 @@ def test_a_link_is_neither_removed_nor_replaced(
     ):
         with wording.raises(UsageError, "'harness env'"):
             act()
-    assert (kept / cache.ABOUT).exists()
+    assert (kept / installed.ABOUT).exists()
     assert folder.is_symlink()
 
 
@@ -213,11 +213,11 @@ def test_what_is_no_column_is_not_looked_for(
 
 
 def test_one_that_is_damaged_hides_no_other(folder: Path, surroundings: Mapping[str, str]) -> None:
-    (folder / cache.ABOUT).write_text(json.dumps(about()))
+    (folder / installed.ABOUT).write_text(json.dumps(about()))
     damaged = folder.with_name("numpy@0.0.1")
     damaged.mkdir()
-    (damaged / cache.ABOUT).write_text("{")
-    assert [*cache.complete_environments()] == [COLUMN]
+    (damaged / installed.ABOUT).write_text("{")
+    assert [*installed.complete_environments()] == [COLUMN]
     listed = env(("--list",), surroundings)
     assert (listed.returncode, listed.stdout.count("\n")) == (0, 1)
     assert "numpy@0.0.1" in listed.stderr
@@ -226,7 +226,7 @@ def test_one_that_is_damaged_hides_no_other(folder: Path, surroundings: Mapping[
 
 
 def test_another_python_is_not_what_is_there(folder: Path, surroundings: Mapping[str, str]) -> None:
-    (folder / cache.ABOUT).write_text(json.dumps(about(python="3.1.4")))
+    (folder / installed.ABOUT).write_text(json.dumps(about(python="3.1.4")))
     assert env((WANTED,), surroundings).returncode == 0
     other = env((WANTED, "--python", os.path.realpath(sys.executable)), surroundings)
     assert other.returncode == 2

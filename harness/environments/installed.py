@@ -1,4 +1,4 @@
-"""The cache of environments, with one folder for each backend and version (``torch@2.6``).
+"""The installed environments, with one folder for each backend and version (``torch@2.6``).
 
 ``environment.json`` is written last. A folder without this file is incomplete and is ignored.
 """

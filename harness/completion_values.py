@@ -1,4 +1,5 @@
-"""Shell completion: the values that a shell suggests for each kind of option or argument."""
+"""The values that a shell suggests for each kind of option or argument of all commands. An import
+of this module registers them."""
 
 from __future__ import annotations
 
@@ -30,13 +31,13 @@ TEXTS = ("builtin", "nietzsche")
 def backends(ctx: click.Context) -> Iterable[str]:
     """Return the backends whose framework is installed, and the framework versions that are
     installed in environments, e.g. ``torch@2.6``."""
-    from harness.environments import cache
+    from harness.environments import installed
     from harness.runtime.needs import missing_here
     from harness.runtime.plugins import available
 
     return [
         *(name for name in available() if name not in missing_here()),
-        *cache.complete_environments(),
+        *installed.complete_environments(),
     ]
 
 
@@ -91,9 +92,25 @@ def losses(ctx: click.Context) -> Iterable[str]:
 
 def environments(ctx: click.Context) -> Iterable[str]:
     """Return the names of the installed environments."""
-    from harness.environments import cache
+    from harness.environments import installed
 
-    return cache.complete_environments()
+    return installed.complete_environments()
+
+
+def definitions(ctx: click.Context) -> Iterable[str]:
+    """Return the names of the layers, functions, losses and optimizers in the catalogue of
+    defaults, as suggestions for the argument ``LAYER`` of ``differences``."""
+    from harness.defaults.catalogue import catalogue, layers
+
+    return layers(catalogue())
+
+
+def compared_frameworks(ctx: click.Context) -> Iterable[str]:
+    """Return the names of the frameworks in the catalogue of defaults, as suggestions for
+    ``--between``."""
+    from harness.defaults.catalogue import catalogue, frameworks
+
+    return frameworks(catalogue())
 
 
 def run_results(ctx: click.Context) -> Iterable[str]:
@@ -124,4 +141,6 @@ completers.update(
     loss=losses,
     schema=lambda ctx: SCHEMAS,
     want=run_results,
+    definition=definitions,
+    framework=compared_frameworks,
 )
