@@ -56,14 +56,7 @@ def gather(
                 "leave this size out"
             )
     if isinstance(inputs, str | Path):
-        file_arrays = read_inputs(inputs)
-        for group, prefix, other in (("state", STATE, state), ("targets", TARGET, targets)):
-            if other is not None and group_of(file_arrays, prefix):
-                raise UsageError(f"{group} are given twice: separately and in the file of inputs")
-        state = state if state is not None else group_of(file_arrays, STATE) or None
-        targets = targets if targets is not None else group_of(file_arrays, TARGET) or None
-        inputs = {n: a for n, a in file_arrays.items() if not n.startswith((STATE, TARGET))}
-        _check_prefixes(spec, inputs)
+        inputs, state, targets = _read_batch(spec, inputs, state, targets)
     statistic_names = [port.name for port in spec.programs["training"].statistics]
     statistics = {n: arrays[n] for n in statistic_names if n in arrays} if arrays else None
     parameter_arrays = (
@@ -80,6 +73,24 @@ def gather(
         state=state,
         targets=targets,
         files=files,
+    )
+
+
+def _read_batch(
+    spec: Spec, path: str | Path, state: Numbers, targets: Numbers
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Return the inputs, the state and the targets of a file. ``state`` and ``targets`` are given
+    separately; the file must not have them, too."""
+    arrays = read_inputs(path)
+    for group, prefix, given in (("state", STATE, state), ("targets", TARGET, targets)):
+        if given is not None and group_of(arrays, prefix):
+            raise UsageError(f"{group} are given twice: separately and in the file of inputs")
+    inputs = {n: a for n, a in arrays.items() if not n.startswith((STATE, TARGET))}
+    _check_prefixes(spec, inputs)
+    return (
+        inputs,
+        state if state is not None else group_of(arrays, STATE) or None,
+        targets if targets is not None else group_of(arrays, TARGET) or None,
     )
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from harness.errors import HarnessError, Place, SpecError, several, shorten
+from harness.errors import HarnessError, Place, SpecError, several, shorten, with_place
 from harness.language.axes import FREE_SIZES
-from harness.program.dims import LARGEST, Dim, shape_text
+from harness.program.dims import LARGEST, Dim, Shape, shape_text
 from harness.program.infer import INFER, TypeMismatch
 from harness.program.ir import Block, Node, Port, Program, Type, walk_nodes
 from harness.program.windows import WindowedAxis, misfit_text, windowed_axes
@@ -28,56 +28,55 @@ def check_numbers(program: Program, places: Mapping[int, Place], fallback: Place
     ``places`` maps value numbers to positions in the spec. If a value has no position, an error
     about it is at ``fallback``.
     """
-    sizes = program.sizes
     for value, type_ in program.types.items():
-        label = f"{program.names.get(value, 'a value')} has shape {shape_text(type_.shape)}"
-        entries = 1
-        for dim in type_.shape:
-            number = _resolve_dim(dim, sizes)
-            if number is not None and number < 1:
-                raise SpecError(
-                    f"{label}, where {dim} = {number}: an axis needs at least 1 entry",
-                    places.get(value, fallback),
-                )
-            entries *= number or 1
-        if entries > LARGEST:
-            raise SpecError(
-                f"{label}: an array can have at most {LARGEST:,} entries",
-                places.get(value, fallback),
-            )
+        with with_place(places.get(value, fallback)):
+            _check_shape(program.names.get(value, "a value"), type_.shape, program.sizes)
     for node in walk_nodes(program.nodes):
-        for axis, count in _window_axes(program, node):
-            for name, least in MINIMUM.items():
-                number = _resolve_dim(getattr(axis, name), sizes)
-                if number is not None and number < least:
-                    at = places.get(node.output, fallback)
-                    label = f"{getattr(axis, name)} = {number}"
-                    raise SpecError(
-                        f"{name} of {node.op} must be at least {least}, found {label}", at
-                    )
-            rooms = [_resolve_dim(room, sizes) for room in axis.room(count)]
-            if any(room is not None and room < 0 for room in rooms):
-                at = places.get(node.output, fallback)
-                raise SpecError(misfit_text(axis, count, sizes), at)
-        if node.op != "slice":
-            continue
-        length = program.types[node.inputs[0]].shape[node.attributes["axis"]]
-        start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
-        for low, high in ((Dim(), start), (stop, length)):
-            room = _resolve_dim(high - low, sizes)
-            if room is not None and room < 0:
-                raise SpecError(
-                    "this index or slice goes beyond the "
-                    f"{_resolve_dim(length, sizes) or length} entries of its axis: "
-                    f"{start} to {stop}",
-                    places.get(node.output, fallback),
-                )
+        with with_place(places.get(node.outputs[0], fallback)):
+            for axis, count in _window_axes(program, node):
+                _check_windows(node.op, axis, count, program.sizes)
+            if node.op == "slice":
+                length = program.types[node.inputs[0]].shape[node.attributes["axis"]]
+                _check_slice(node, length, program.sizes)
     for port in (*program.parameters, *program.statistics):
         for stripe in (port.init or {}).get("stripes", ()):
-            rows = _resolve_dim(stripe["rows"], sizes)
+            rows = _resolve_dim(stripe["rows"], program.sizes)
             if rows is not None and rows < 1:
                 at = places.get(port.value, fallback)
                 raise SpecError(f"{port.name}: a group of {stripe['rows']} = {rows} rows", at)
+
+
+def _check_shape(name: str, shape: Shape, sizes: Mapping[str, int]) -> None:
+    label, entries = f"{name} has shape {shape_text(shape)}", 1
+    for dim in shape:
+        number = _resolve_dim(dim, sizes)
+        if number is not None and number < 1:
+            raise SpecError(f"{label}, where {dim} = {number}: an axis needs at least 1 entry")
+        entries *= number or 1
+    if entries > LARGEST:
+        raise SpecError(f"{label}: an array can have at most {LARGEST:,} entries")
+
+
+def _check_windows(op: str, axis: WindowedAxis, count: Dim, sizes: Mapping[str, int]) -> None:
+    for name, least in MINIMUM.items():
+        number = _resolve_dim(getattr(axis, name), sizes)
+        if number is not None and number < least:
+            found = f"{getattr(axis, name)} = {number}"
+            raise SpecError(f"{name} of {op} must be at least {least}, found {found}")
+    rooms = [_resolve_dim(room, sizes) for room in axis.room(count)]
+    if any(room is not None and room < 0 for room in rooms):
+        raise SpecError(misfit_text(axis, count, sizes))
+
+
+def _check_slice(node: Node, length: Dim, sizes: Mapping[str, int]) -> None:
+    start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
+    for low, high in ((Dim(), start), (stop, length)):
+        room = _resolve_dim(high - low, sizes)
+        if room is not None and room < 0:
+            raise SpecError(
+                "this index or slice goes beyond the "
+                f"{_resolve_dim(length, sizes) or length} entries of its axis: {start} to {stop}"
+            )
 
 
 def check_free_sizes(program: Program, places: Mapping[int, Place], fallback: Place) -> None:

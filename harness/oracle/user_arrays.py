@@ -104,19 +104,9 @@ def check_user_arrays(
     """
     model_sizes = {n: size for n, size in sizes.items() if n not in FREE_SIZES}
     program = spec.program("training", **model_sizes)
-    groups: dict[str, ArrayDict] = {}
-    for group, ports, numbers in (
-        ("parameter", program.parameters, parameters),
-        ("statistic", program.statistics, statistics),
-    ):
-        groups[group] = {}
-        if numbers is not None:
-            groups[group] = _arrays(group, program, ports, numbers)
-            if group == "statistic":
-                groups[group] = {**listed_constants(program), **groups[group]}
-            _check_shapes(group, program, ports, groups[group])
-            for port in ports:
-                check_entries(program, port, f"{group} {port.name}", groups[group][port.name], {})
+    weights = _weights("parameter", program, program.parameters, parameters)
+    constants = listed_constants(program)
+    buffers = _weights("statistic", program, program.statistics, statistics, constants)
     batch = {
         group: _arrays(group, program, batch_ports(program)[group], numbers)
         for group, numbers in (("input", inputs), ("state", state), ("target", targets))
@@ -134,8 +124,8 @@ def check_user_arrays(
         spec.name,
         dict(program.sizes),
         Arguments(
-            groups["parameter"],
-            groups["statistic"],
+            weights,
+            buffers,
             *(
                 {n: a.astype(np.int64) if a.dtype.kind in "iu" else a for n, a in arrays.items()}
                 for arrays in (batch.get(group, {}) for group in batch_ports(program))
@@ -145,6 +135,24 @@ def check_user_arrays(
         free_sizes["time"],
         dict(files or {}),
     )
+
+
+def _weights(
+    group: str,
+    program: Program,
+    ports: Sequence[Port],
+    numbers: Numbers,
+    defaults: Arrays | None = None,
+) -> ArrayDict:
+    """Check the arrays of one group that has no batch axis. Return them with the arrays of
+    ``defaults`` that are missing, or an empty dictionary if ``numbers`` is None."""
+    if numbers is None:
+        return {}
+    arrays = {**(defaults or {}), **_arrays(group, program, ports, numbers)}
+    _check_shapes(group, program, ports, arrays)
+    for port in ports:
+        check_entries(program, port, f"{group} {port.name}", arrays[port.name], {})
+    return arrays
 
 
 def _without_missing_noise(program: Program, inputs: ArrayDict | None) -> Program:

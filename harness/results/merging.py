@@ -151,20 +151,8 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
         RecordError: a file does not begin with a head (the first line of a run).
         UsageError: the files are of runs with different options.
     """
-    for name, records in files.items():
-        if records.lines and not isinstance(records.lines[0], Head):
-            raise RecordError(
-                f"{name}:1: a record file must begin with a line of kind 'head', which describes "
-                f"the plan; found {records.lines[0].kind!r}: give the complete file"
-            )
+    _check_heads(files)
     heads = _remove_duplicates([h for records in files.values() for h in records.of_kind(Head)])
-    asked = [
-        (name, head.request.plain() if head.request else {})
-        for name, records in files.items()
-        for head in records.of_kind(Head)
-    ]
-    if asked:
-        check_same_options(asked, json.dumps)
     merging = _KeptBlocks()
     models: list[tuple[str, str, str | None]] = []
     for name, records in files.items():
@@ -173,21 +161,9 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
                 merging.add(name, cell, origin, block)
                 models.append((name, cell.spec, block.model))
     kept = merging.kept
-    ended = {cell for cell, _ in kept}
     plans = Plans.of(head.plan for head in heads if head.plan)
-    missing, shards = plans.describe_missing({join_name(cell_name(cell)) for cell in ended})
-    # A reader of an interrupted run counts the cells after the last head. So this head plans all
-    # cells.
-    lines: list[RecordLine] = [*heads]
-    for last in heads[-1:]:
-        lines[-1] = last.model_copy(update={"planned": len(kept) + missing})
-    for block in kept.values():
-        lines += [block.begin, *block.results, block.end]
-    # For each cell that never ended, the line of its last start.
-    begun = {cell: line for records in files.values() for cell, line in records.begun.items()}
-    lines += [line for cell, line in begun.items() if cell not in ended]
-    # Pairs come after all cells: a reader drops a pair if a cell of the pair begins later.
-    lines += _remove_duplicates([p for records in files.values() for p in records.of_kind(Pair)])
+    missing, shards = plans.describe_missing({join_name(cell_name(cell)) for cell, _ in kept})
+    lines = _merged_lines(files, heads, kept, len(kept) + missing)
     verdicts = Counter(gravest([line.verdict for line in b.results]) for b in kept.values())
     torn = sum(records.torn is not None for records in files.values())
     return Merged(
@@ -203,6 +179,46 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
         missing=missing,
         notes=[f"{torn} of the files end in an incomplete line, which is left out"] if torn else [],
     )
+
+
+def _check_heads(files: Mapping[str, Records]) -> None:
+    """Raise an error if a file does not begin with a head, or if runs have different options."""
+    for name, records in files.items():
+        if records.lines and not isinstance(records.lines[0], Head):
+            raise RecordError(
+                f"{name}:1: a record file must begin with a line of kind 'head', which describes "
+                f"the plan; found {records.lines[0].kind!r}: give the complete file"
+            )
+    asked = [
+        (name, head.request.plain() if head.request else {})
+        for name, records in files.items()
+        for head in records.of_kind(Head)
+    ]
+    if asked:
+        check_same_options(asked, json.dumps)
+
+
+def _merged_lines(
+    files: Mapping[str, Records],
+    heads: Sequence[Head],
+    kept: Mapping[tuple[Cell, CellOrigin], CellBlock],
+    planned: int,
+) -> list[RecordLine]:
+    """Return the lines of the merged file, which plans ``planned`` cells."""
+    # A reader of an interrupted run counts the cells after the last head. So this head plans all
+    # cells.
+    lines: list[RecordLine] = [*heads]
+    for last in heads[-1:]:
+        lines[-1] = last.model_copy(update={"planned": planned})
+    for block in kept.values():
+        lines += [block.begin, *block.results, block.end]
+    # For each cell that never ended, the line of its last start.
+    ended = {cell for cell, _ in kept}
+    begun = {cell: line for records in files.values() for cell, line in records.begun.items()}
+    lines += [line for cell, line in begun.items() if cell not in ended]
+    # Pairs come after all cells: a reader drops a pair if a cell of the pair begins later.
+    lines += _remove_duplicates([p for records in files.values() for p in records.of_kind(Pair)])
+    return lines
 
 
 class _KeptBlocks:

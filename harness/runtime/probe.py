@@ -11,6 +11,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,34 +37,13 @@ def every_primitive(offers: Collection[str]) -> Builder:
     """Return a builder (a program under construction) with a call of every required primitive, and
     of the optional primitives in ``offers``."""
     builder = Builder()
-
-    def value(*shape: int, kind: Kind = "float", bound: int | None = None) -> int:
-        dims = tuple(map(Dim.of, shape))
-        return builder.value(Type(dims, kind, None if bound is None else Dim.of(bound)))
-
+    value = partial(_value, builder)
     matrix, row, cube = value(2, 3), value(3), value(2, 3, 4)
     for op in ("exp", "log", "tanh", "sqrt", "negative", "stop_gradient"):
         builder.emit(op, matrix)
     for op in ("add", "subtract", "multiply", "divide", "power", "less", "less_equal", "equal"):
         builder.emit(op, matrix, row)
-    for op in ("erf", "sin", "cos", "floor", "cumulative_sum", "argsort"):
-        if op in offers:
-            builder.emit(op, matrix)
-    if "arange" in offers:
-        builder.emit("arange", stop=Dim.of(4))
-    if "reshape" in offers:
-        builder.emit("reshape", cube, shape=(Dim.of(3), Dim.of(8)))
-    one = tuple(map(Dim.of, (1, 1)))
-    kinds = dict.fromkeys(("stride", "dilation", "padding", "after"), one)
-    framed = {"axes": (1, 2), "size": tuple(map(Dim.of, (2, 3))), **kinds}
-    if "windows" in offers:
-        builder.emit(
-            "windows", value(2, 3, 4, 2), **framed, length=(Dim.of(4), Dim.of(4)), lowest=False
-        )
-    if "overlap_add" in offers:
-        builder.emit(
-            "overlap_add", value(2, 4, 4, 2, 3, 2), **framed, length=(Dim.of(3), Dim.of(4))
-        )
+    _call_optional(builder, offers, matrix, cube)
     truth = value(2, 3, kind="bool")
     builder.emit("where", truth, matrix, row)
     places, other = (value(2, 3, kind="index", bound=5) for _ in range(2))
@@ -72,7 +52,7 @@ def every_primitive(offers: Collection[str]) -> Builder:
     builder.emit("astype", truth)
     builder.emit("astype", value(2, kind="index", bound=4))
     builder.emit("permute_dims", cube, axes=(2, 0, 1))
-    builder.emit("broadcast_to", row, shape=(Dim.of(2), Dim.of(3)))
+    builder.emit("broadcast_to", row, shape=_dims(2, 3))
     builder.emit("expand_dims", matrix, axis=1)
     builder.emit("squeeze", value(2, 1, 3), axis=1)
     builder.emit("concat", matrix, value(4, 3), axis=0)
@@ -93,6 +73,37 @@ def every_primitive(offers: Collection[str]) -> Builder:
     builder.emit("matmul", matrix, value(3, 4))
     builder.emit("tensordot", cube, value(3, 4, 5), axes=((1, 2), (0, 1)))
     return builder
+
+
+def _call_optional(builder: Builder, offers: Collection[str], matrix: int, cube: int) -> None:
+    """Call each optional primitive in ``offers``. The shapes are ``matrix`` [2, 3] and ``cube``
+    [2, 3, 4]."""
+    ones = dict.fromkeys(("stride", "dilation", "padding", "after"), _dims(1, 1))
+    frame = {"axes": (1, 2), "size": _dims(2, 3), **ones}
+    calls: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+        **{
+            op: ((matrix,), {})
+            for op in ("erf", "sin", "cos", "floor", "cumulative_sum", "argsort")
+        },
+        "arange": ((), {"stop": Dim.of(4)}),
+        "reshape": ((cube,), {"shape": _dims(3, 8)}),
+        "windows": (
+            (_value(builder, 2, 3, 4, 2),),
+            {**frame, "length": _dims(4, 4), "lowest": False},
+        ),
+        "overlap_add": ((_value(builder, 2, 4, 4, 2, 3, 2),), {**frame, "length": _dims(3, 4)}),
+    }
+    for op, (operands, attributes) in calls.items():
+        if op in offers:
+            builder.emit(op, *operands, **attributes)
+
+
+def _value(builder: Builder, *shape: int, kind: Kind = "float", bound: int | None = None) -> int:
+    return builder.value(Type(_dims(*shape), kind, None if bound is None else Dim.of(bound)))
+
+
+def _dims(*sizes: int) -> tuple[Dim, ...]:
+    return tuple(map(Dim.of, sizes))
 
 
 # The number of entries of the parameter for which an optimizer's primitives are tested.

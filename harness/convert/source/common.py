@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from harness.convert.source.emitter import (
@@ -28,7 +29,7 @@ from harness.convert.source.emitter import (
 )
 from harness.convert.source.idioms import Idioms
 from harness.convert.source.layers import LayerForm, Method
-from harness.program.dims import Dim
+from harness.program.dims import Dim, Shape
 from harness.program.ir import Node, Program
 from harness.program.signature import noise_ports
 
@@ -70,30 +71,9 @@ def common_code(
     ``swap`` for ``permute_dims`` that swaps the first two axes. ``keepdims`` is the source text of
     the argument ``keepdims=True``.
     """
-    if node.op in SIGNS:
-        sign, level = SIGNS[node.op]
-        left, right = operands
-        if sign in EXCHANGED and left.plain and not right.plain:
-            return infix(EXCHANGED[sign], level, right, left)
-        if sign in PLAIN_CONDITIONS and left.plain and right.plain:
-            return infix(PLAIN_CONDITIONS[sign], CONDITION, left, right)
-        return infix(sign, level, left, right)
-    if node.op == "logical_not":
-        sign, level = ("not ", CONDITION) if operands[0].plain else ("~", UNARY)
-        return Code((sign, *operands[0].within(level + 1)), level, operands[0].plain)
-    if node.op == "negative":
-        return Code(("-", *operands[0].within(UNARY)), UNARY, operands[0].plain)
-    if node.op == "take":
-        return fill("^0[%1]", *operands)
-    if node.op == "slice":
-        axis, shape = node.attributes["axis"], e.types[node.inputs[0]].shape
-        start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
-        first = "" if start == Dim() else e.size(start)
-        last = "" if stop == shape[axis] else e.size(stop)
-        return fill(f"^0[{':, ' * axis}{first}:{last}]", *operands)
-    if node.op == "select":
-        index = e.size(node.attributes["index"])
-        return fill(f"^0[{':, ' * node.attributes['axis']}{index}]", *operands)
+    code = _indexed(e, node, operands) or _operator(node.op, operands)
+    if code is not None:
+        return code
     if node.op in ("permute_dims", "sum", "max") and not _axes(node):
         return operands[0]
     name = node.op
@@ -104,8 +84,53 @@ def common_code(
     elif swaps_first(node):
         name = "swap"
         e.turned[node.output] = operands[0]
-    if name not in templates:
+    return _filled_template(e, node, operands, name, templates) if name in templates else None
+
+
+def _operator(op: str, operands: Sequence[Code]) -> Code | None:
+    """Return the code of an operation that has a sign, e.g. ``+`` or ``~``, or None."""
+    if op in SIGNS:
+        sign, level = SIGNS[op]
+        left, right = operands
+        if sign in EXCHANGED and left.plain and not right.plain:
+            return infix(EXCHANGED[sign], level, right, left)
+        if sign in PLAIN_CONDITIONS and left.plain and right.plain:
+            return infix(PLAIN_CONDITIONS[sign], CONDITION, left, right)
+        return infix(sign, level, left, right)
+    if op not in ("logical_not", "negative"):
         return None
+    [operand] = operands
+    if op == "negative":
+        return Code(("-", *operand.within(UNARY)), UNARY, operand.plain)
+    sign, level = ("not ", CONDITION) if operand.plain else ("~", UNARY)
+    return Code((sign, *operand.within(level + 1)), level, operand.plain)
+
+
+def _indexed(e: Emitter, node: Node, operands: Sequence[Code]) -> Code | None:
+    """Return the code of an operation that is an index, e.g. ``x[:, 1:]``, or None."""
+    if node.op == "take":
+        return fill("^0[%1]", *operands)
+    if node.op not in ("slice", "select"):
+        return None
+    axis = node.attributes["axis"]
+    if node.op == "select":
+        entry = e.size(node.attributes["index"])
+    else:
+        start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
+        first = "" if start == Dim() else e.size(start)
+        last = "" if stop == e.types[node.inputs[0]].shape[axis] else e.size(stop)
+        entry = f"{first}:{last}"
+    return fill(f"^0[{':, ' * axis}{entry}]", *operands)
+
+
+def _filled_template(
+    e: Emitter,
+    node: Node,
+    operands: Sequence[Code],
+    name: str,
+    templates: Mapping[str, Template],
+) -> Code:
+    """Fill the template ``name`` with the operands and the attributes of a node."""
     template = templates[name]
     if not isinstance(template, str):
         return fill(template(e, node), *operands)
@@ -197,45 +222,34 @@ class LayerBody:
         ``parameter`` maps a parameter's name to its source text, e.g. ``self.W``. ``reserved`` has
         the variable names that must not be used. ``depth`` is the indentation.
         """
-        body, label = self.call.block, self.call.attributes["label"]
-        names = dict(self.program.names)
-        idioms = Idioms(dict(self.program.types), names=names)
+        body = self.call.block
+        idioms = Idioms(dict(self.program.types), names=dict(self.program.names))
         nodes, outputs = idioms.block(body.nodes, [body.outputs[n] for n in self.results])
-
         reads = count_reads(nodes, outputs)
-        # A result that nothing else reads is returned as an expression. In training, statistics are
-        # updated before the return, so all results are variables.
+        # A result that nothing else reads is returned as an expression, without a name. In
+        # training, statistics are updated before the return, so all results are variables.
         bare = {v for v in outputs if reads[v] == 1} if not self.moves else set()
-
-        def base(value: int) -> str:
-            name = "" if value in bare else names.get(value, "")
-            return name.removeprefix(f"{label}/") if name.startswith(f"{label}/") else ""
 
         noise_values = {port.value: port.init or {} for port in noise_ports(self.program)}
         every = form.roles(self.call)
         roles = [(role, value) for role, value in every if value not in noise_values]
-        texts = {role: parameter(role) for role in form.shapes}
         floats = (r for r, value in roles if self.program.types[value].kind == "float")
         like = self.like or next(itertools.chain(map(parameter, form.float_shapes), floats), "")
+        base = partial(self._base_name, bare)
         e = Emitter(dialect, idioms.types, base, self.program.sizes, like, depth)
         e.call = self.call_layer
         e.text.update(self.known)
         e.reserved |= reserved
         for role, value in zip(self.call.attributes["roles"], body.inputs, strict=True):
-            if role in texts:
-                e.text[value] = texts[role]
+            if role in form.shapes:
+                e.text[value] = parameter(role)
         e.left = reads
         e.left.update(value for _, value in roles)  # so that each argument gets its own name
         arguments = [e.argument(value, role) for role, value in roles]
         e.left.subtract(value for _, value in roles)
         for (role, value), name in zip(roles, arguments, strict=True):
             if role in method.optional:
-                zeros = Code(("0.0",), plain=True)
-                shape = self.program.types[value].shape
-                e.write(f"if {name} is None:")
-                e.depth += 1
-                e.write(f"{name} = {e.render(dialect.filled(e, zeros, shape))}")
-                e.depth -= 1
+                self._fill_missing(e, name, self.program.types[value].shape)
         for role, value in every:
             if value in noise_values:
                 shape = self.program.types[value].shape
@@ -249,6 +263,21 @@ class LayerBody:
         ]
         e.lines[:0] = first
         return e, arguments, results
+
+    def _base_name(self, bare: Collection[int], value: int) -> str:
+        """Return the name of a value in the layer's equations, or "" if the value has no name or is
+        in ``bare``."""
+        prefix, name = f"{self.call.attributes['label']}/", self.program.names.get(value, "")
+        is_own = value not in bare and name.startswith(prefix)
+        return name.removeprefix(prefix) if is_own else ""
+
+    @staticmethod
+    def _fill_missing(e: Emitter, name: str, shape: Shape) -> None:
+        """Write the lines that set an optional argument to zeros if the caller omits it."""
+        e.write(f"if {name} is None:")
+        e.depth += 1
+        e.write(f"{name} = {e.render(e.dialect.filled(e, Code(('0.0',), plain=True), shape))}")
+        e.depth -= 1
 
 
 def _results(e: Emitter, outputs: Sequence[int]) -> list[Code]:

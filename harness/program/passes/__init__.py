@@ -80,8 +80,8 @@ def optimise(
         longest: Loops with more steps are not unrolled; None for the default.
     """
     with _without_garbage_collector():
-        choices = (tuple(fused), final, moved, fuses, longest)
-        return _optimised(nodes, tuple(results), builder, sizes, *choices)
+        run = _Optimisation(tuple(results), builder, sizes, final, moved, fuses)
+        return run.run_passes(nodes, tuple(fused), longest or unroll.LONGEST)
 
 
 @contextmanager
@@ -98,72 +98,89 @@ def _without_garbage_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _optimised(
-    nodes: Iterable[Node],
-    results: tuple[int, ...],
-    builder: Builder,
-    sizes: Mapping[str, int],
-    fused: tuple[str, ...],
-    final: bool,
-    moved: bool,
-    fuses: bool,
-    longest: int | None,
-) -> tuple[Node, ...]:
-    """Run all optimisation passes on the nodes; :func:`optimise` explains the arguments."""
-    current = prune(nodes, results)
-    stay = not moved and unroll.carries_much(current, builder, sizes)
-    simplify, tabled = SIMPLIFY[stay], TABLES[stay]
+class _Optimisation:
+    """The passes over one program. :func:`optimise` explains the attributes."""
 
-    early = merged(fuse.rules_of(fuse.EARLY, fused), simplify)
-    late, of_products = (fuse.rules_of(stage, fused) for stage in (fuse.LATE, fuse.PRODUCTS))
-    # The result of the last rules, and the rules that do not change it.
-    unchanged: tuple[Node, ...] = ()
-    idle: tuple[Rules, ...] = ()
+    def __init__(
+        self,
+        results: tuple[int, ...],
+        builder: Builder,
+        sizes: Mapping[str, int],
+        final: bool,
+        moved: bool,
+        fuses: bool,
+    ) -> None:
+        self.results, self.builder, self.sizes = results, builder, sizes
+        self.final, self.moved, self.fuses = final, moved, fuses
+        # The nodes that the last rules returned, and the rules that do not change these nodes.
+        self._unchanged: tuple[Node, ...] = ()
+        self._idle: tuple[Rules, ...] = ()
 
-    def rebuild(before: tuple[Node, ...], rules: Iterable[Rules]) -> tuple[Node, ...]:
-        all_rules = merged(*rules, FINAL) if final else merged(*rules)
-        lifts = loops.lifts if moved else None
-        sinks = loops.sinks_products if fuses else loops.sinks
-        return rebuild_nodes(before, results, builder, sizes, all_rules, lifts, sinks)
+    def run_passes(
+        self, nodes: Iterable[Node], fused: tuple[str, ...], longest: int
+    ) -> tuple[Node, ...]:
+        """Return the optimised nodes. Loops of at most ``longest`` steps are unrolled."""
+        current = prune(nodes, self.results)
+        stay = not self.moved and unroll.carries_much(current, self.builder, self.sizes)
+        tabled = TABLES[stay]
+        current = self._apply(current, merged(fuse.rules_of(fuse.EARLY, fused), SIMPLIFY[stay]))
+        current = self._apply(current, tabled)
+        current = self._with_fewest_moves(current, tabled)
+        current = self._with_joined_products(current, tabled, joins=self.moved or stay)
+        current = self._apply(current, biases.RULES, tabled)
+        return self._finish(current, tabled, fused, longest) if self.final else current
 
-    def apply_rules(before: tuple[Node, ...], *rules: Rules) -> tuple[Node, ...]:
-        nonlocal unchanged, idle
-        if unchanged is not before:
-            unchanged, idle = before, ()
-        new = [rule for rule in rules if not any(rule is other for other in idle)]
-        # Idle rules are tried again only after other rules have changed something.
-        if len(new) == len(rules) or (new and rebuild(before, new) != before):
-            result = rebuild(before, rules)
+    def _with_fewest_moves(self, nodes: tuple[Node, ...], tabled: Rules) -> tuple[Node, ...]:
+        """Permute the axes of tensors for as long as fewer numbers are then moved in memory."""
+        fewest = layouts.count_moved(nodes, self.builder, self.sizes)
+        for variant in layouts.permuted_variants(nodes, self.results, self.builder):
+            result = self._apply(variant, tabled, transposes.SINKING)
+            if layouts.count_moved(result, self.builder, self.sizes) < fewest:
+                return self._with_fewest_moves(result, tabled)
+        return nodes
+
+    def _with_joined_products(
+        self, nodes: tuple[Node, ...], tabled: Rules, joins: bool
+    ) -> tuple[Node, ...]:
+        for _ in range(3):
+            nodes = self._apply(nodes, tabled)
+            joined = products.join(nodes, self.builder, self.sizes, self.fuses) if joins else nodes
+            if joined == nodes:
+                break
+            nodes = joined
+        return nodes
+
+    def _finish(
+        self, nodes: tuple[Node, ...], tabled: Rules, fused: tuple[str, ...], longest: int
+    ) -> tuple[Node, ...]:
+        """Unroll loops, and use fused operations, in nodes that will not be differentiated."""
+        current = unroll.unrolled(nodes, self.builder, self.sizes, longest, every=self.moved)
+        for _ in range(2 if len(current) != len(nodes) else 1):
+            current = self._apply(current, tabled, classes.FACTORS, unroll.RULES)
+        late, of_products = (fuse.rules_of(stage, fused) for stage in (fuse.LATE, fuse.PRODUCTS))
+        if late:
+            current = self._rebuild(current, late, tabled)
+        if of_products:
+            current = self._apply(current, of_products, late, tabled)
+        return current
+
+    def _apply(self, before: tuple[Node, ...], *rules: Rules) -> tuple[Node, ...]:
+        """Apply rules. Rules that changed nothing are tried again only after other rules have
+        changed something."""
+        if self._unchanged is not before:
+            self._unchanged, self._idle = before, ()
+        new = [rule for rule in rules if not any(rule is other for other in self._idle)]
+        if len(new) == len(rules) or (new and self._rebuild(before, *new) != before):
+            result = self._rebuild(before, *rules)
             if result != before:
                 return result
-        idle = (*idle, *new)
+        self._idle = (*self._idle, *new)
         return before
 
-    def with_fewest_moves(before: tuple[Node, ...]) -> tuple[Node, ...]:
-        fewest = layouts.count_moved(before, builder, sizes)
-        for variant in layouts.permuted_variants(before, results, builder):
-            result = apply_rules(variant, tabled, transposes.SINKING)
-            if layouts.count_moved(result, builder, sizes) < fewest:
-                return with_fewest_moves(result)
-        return before
-
-    for rules in (early, tabled):
-        current = apply_rules(current, rules)
-    current = with_fewest_moves(current)
-    for _ in range(3):
-        current = apply_rules(current, tabled)
-        joined = products.join(current, builder, sizes, fuses) if moved or stay else current
-        if joined == current:
-            break
-        current = joined
-    current = apply_rules(current, biases.RULES, tabled)
-    if final:
-        node_count = len(current)
-        current = unroll.unrolled(current, builder, sizes, longest or unroll.LONGEST, every=moved)
-        for _ in range(2 if len(current) != node_count else 1):
-            current = apply_rules(current, tabled, classes.FACTORS, unroll.RULES)
-        if late:
-            current = rebuild(current, (late, tabled))
-        if of_products:
-            current = apply_rules(current, of_products, late, tabled)
-    return current
+    def _rebuild(self, before: tuple[Node, ...], *rules: Rules) -> tuple[Node, ...]:
+        all_rules = merged(*rules, FINAL) if self.final else merged(*rules)
+        lifts = loops.lifts if self.moved else None
+        sinks = loops.sinks_products if self.fuses else loops.sinks
+        return rebuild_nodes(
+            before, self.results, self.builder, self.sizes, all_rules, lifts, sinks
+        )
