@@ -24,6 +24,7 @@ from pathlib import Path
 
 import pooch
 import pytest
+from hypothesis import HealthCheck, settings
 
 from harness.files.system import LINUX, usable_cores
 
@@ -32,6 +33,16 @@ pytest_plugins = ["wording", "both_systems"]
 # torch's build for GPUs imports triton, which aborts a process that has loaded TensorFlow. On a CPU
 # torch does not need triton, and in tests both frameworks may be in one process.
 sys.modules["triton"] = None  # type: ignore[assignment]
+
+# Every run draws the same examples, and a slow machine may take its time.
+settings.register_profile(
+    "repeatable",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repeatable")
 
 TESTS = Path(__file__).parent
 # The seconds of each slow file, by its path relative to this folder; tests/times.py writes them.
