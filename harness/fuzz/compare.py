@@ -91,17 +91,26 @@ class SmoothPass(ModePass):
             moved = replace(self, material=replace(self.material, inputs=inputs))
             changed.append(case.expect((self.check, sign), moved.run_in_session).values)
         compared = dict(results)
-        for name, array in expected.values.items():
+        for name, array, found in _arrays_of_equal_shape(expected, results):
             scale = np.max(np.abs(array), initial=0.0, where=np.isfinite(array))
             near = [np.abs(other[name] - array) <= SMOOTH * scale for other in changed]
-            found = results.get(name)
-            if isinstance(found, np.ndarray) and found.shape == array.shape:
-                # Backends may compute 0 times infinity, or add numbers that are nearly too large.
-                skipped = not np.isfinite(array).all() or scale > SMOOTH * np.finfo(found.dtype).max
-                skipped |= name.split(".")[-1] in self.undefined
-                smooth = np.all(near, axis=0) & (not skipped)
-                compared[name] = np.where(smooth, found, array).astype(found.dtype)
+            # Backends may compute 0 times infinity, or add numbers that are nearly too large.
+            skipped = not np.isfinite(array).all() or scale > SMOOTH * np.finfo(found.dtype).max
+            skipped |= name.split(".")[-1] in self.undefined
+            smooth = np.all(near, axis=0) & (not skipped)
+            compared[name] = np.where(smooth, found, array).astype(found.dtype)
         return compared
+
+
+def _arrays_of_equal_shape(
+    expected: Expected, results: Tensors
+) -> Iterator[tuple[str, Array, Array]]:
+    """Yield the name, the expected array and the backend's array of each result that has the
+    expected shape."""
+    for name, array in expected.values.items():
+        found = results.get(name)
+        if isinstance(found, np.ndarray) and found.shape == array.shape:
+            yield name, array, found
 
 
 def _change(name: str, array: Array, sign: int) -> Array:
@@ -292,9 +301,8 @@ def _with_denormals(expected: Expected, results: Tensors) -> Tensors:
     """Return the results of a backend that replaces denormals by 0. Its zeros are replaced by the
     expected denormals."""
     complete = dict(results)
-    for name, array in expected.values.items():
-        found = results.get(name)
-        if isinstance(found, np.ndarray) and found.dtype.kind == "f" and found.shape == array.shape:
+    for name, array, found in _arrays_of_equal_shape(expected, results):
+        if found.dtype.kind == "f":
             denormal = (found == 0) & (np.abs(array) < np.finfo(found.dtype).tiny)
             complete[name] = np.where(denormal, array, found).astype(found.dtype)
     return complete
