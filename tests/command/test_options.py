@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -31,7 +27,6 @@ from harness.errors import UsageError
 from harness.language import initializers
 from harness.language.library import FOLDERS, Library
 
-HARNESS = Path(sys.executable).with_name("harness")
 # What an option is beside its default and whether several values are taken, or why it differs.
 DIFFERING = {
     "against": "another backend, or a model of a user's own",
@@ -346,24 +341,3 @@ def test_an_unknown_name_is_told_with_what_is_near(wording: Wording) -> None:
     found = CliRunner().invoke(cli, ["explain", "grru"])
     assert found.exit_code == 2
     wording.line(found.output, "'gru'")
-
-
-# --- The start ---------------------------------------------------------------------------------
-
-
-@pytest.mark.alone
-def test_help_starts_at_once() -> None:
-    """What imports before the help is shown costs little more than click itself."""
-
-    def seconds(*command: str) -> float:
-        found = []
-        for _ in range(5):
-            before = os.times()
-            subprocess.run(command, check=True, capture_output=True)
-            after = os.times()
-            found.append(after.children_user - before.children_user)
-        return min(found)
-
-    begun = time.monotonic()
-    click_alone = seconds(sys.executable, "-c", "import click")
-    assert seconds(str(HARNESS), "--help") < click_alone + 0.15, time.monotonic() - begun

@@ -37,7 +37,7 @@ def test_what_is_no_regular_file_is_refused_at_once(
         "missing": lambda: None,
         "empty": lambda: file.write_bytes(b""),
     }[kind]()
-    with over_within(SECONDS if kind == "empty" else 2.0):
+    with over_within(SECONDS):
         arguments = ["import", SPEC, "file", "--from", name, "--weights", "w.st"]
         found = CliRunner().invoke(cli, arguments)
     assert found.exit_code == 2, found.output

@@ -73,7 +73,7 @@ def test_nothing_is_left_of_a_script_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundle, "PATIENCE", 1.5)
-    with over_within(10.0):
+    with over_within(30.0):
         found = shown(tmp_path, HANGING)
     assert found == bundle.ScriptOutcome(None, "started\nit was ended after 1.5 s")
     assert marked(str(tmp_path)) == []

@@ -101,7 +101,7 @@ def run(stage: str, hanging: bool, system: str) -> Run:
         with Engine(request) as engine:
             report = engine.run()
         seconds = time.monotonic() - started
-        return Run(report, seconds, not wait_until(lambda: len(marked(mark)) == escaped, 1.5))
+        return Run(report, seconds, not wait_until(lambda: len(marked(mark)) == escaped, 10.0))
 
 
 @pytest.mark.parametrize("stage", sampled(STAGES, ["gradients"]))

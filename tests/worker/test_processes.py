@@ -58,7 +58,7 @@ def test_whole_group_ends_with_its_worker(worker: Worker) -> None:
     assert group is not None
     assert group_members(group) == [group]
     assert worker.call("die_leaving_child").status == "crashed"
-    assert wait_until(lambda: not group_members(group), 1.0)
+    assert wait_until(lambda: not group_members(group), 10.0)
 
 
 HOLES = pytest.mark.parametrize("punches", [True, False], ids=["holes", "no holes"])
@@ -216,7 +216,7 @@ def test_killed_parent_leaves_no_worker(verb: str, batch: int) -> None:
     for parent, _ in started:
         parent.kill()
         parent.communicate()
-    gone = wait_until(lambda: all(is_gone(worker) for _, worker in started), 1.0)
+    gone = wait_until(lambda: all(is_gone(worker) for _, worker in started), 10.0)
     for _, worker in started:
         if not is_gone(worker):
             os.kill(worker, signal.SIGKILL)
@@ -249,5 +249,5 @@ worker.close()
     pid, status, starts = first.split()
     # A forked child that ends by itself must leave the workers of its parent alone.
     assert (status, starts) == ("ok", "1")
-    assert wait_until(lambda: is_gone(int(pid)), 1.0)
+    assert wait_until(lambda: is_gone(int(pid)), 10.0)
     assert rest == (["crashed ok 2"] if "kill_all" in ending else [])

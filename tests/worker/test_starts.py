@@ -158,7 +158,7 @@ def test_every_command_says_so_within_the_time_of_one_start(
 ) -> None:
     write(installed, "time.sleep(100)")
     words, code = COMMANDS[command]
-    with over_within(15.0):
+    with over_within(50.0):
         done = subprocess.run(
             [HARNESS, *words],
             cwd=installed,

@@ -58,7 +58,7 @@ def test_fault_in_mid_call(worker: Worker, fault: str) -> None:
         pid = worker.pid
         timeout = TIMEOUT if status == "timeout" else PATIENCE
         # The socket that is closed without a death is given a moment to become one.
-        with over_within(TIMEOUT + 1.0 if status == "timeout" else 1.0):
+        with over_within(PATIENCE / 3):
             outcome = worker.call(verb, payload, timeout=timeout)
         gone = pid is not None and is_gone(pid)
         after = [worker.call("echo", {"value": value}).value for value in (2, 3)]
@@ -172,7 +172,7 @@ def test_memory_over_the_limit_is_stopped(verb: str, wording: Wording) -> None:
     limit = 300 * MIB
     with Worker(launch(memory_limit=limit)) as worker:
         worker.start()
-        with over_within(1.0):
+        with over_within(PATIENCE / 3):
             outcome = worker.call(verb, timeout=120)
         assert outcome.status == "out-of-memory"
         wording.line(outcome.cause, "300 MiB")
