@@ -23,8 +23,10 @@ BIN := $(VENV)/bin
 RUNS ?= build/report
 REPORT ?= build/report.html
 QUICK := $(addprefix tests/,files oracle program project language text)
-# Only these are read for the tests that run alone.
+# The files with tests that run alone, and those with the pages. pytest reads no others for them: it
+# takes half a minute to read all, for many import a framework.
 ALONE = $(shell grep -rl --include="test_*.py" "mark\.alone" tests)
+PAGES = $(shell grep -rl --include="test_*.py" "mark\.pages" tests)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # Python writes bytecode at the first import of a module; pip would compile all modules. Without
@@ -60,7 +62,7 @@ test: install lint types $(VENV)-flax/installed
 	$(BIN)/python -m pytest -m "alone and not thorough" $(ALONE)
 
 test-pages: install
-	$(BIN)/python -m pytest -n auto -m pages
+	$(BIN)/python -m pytest -n auto -m pages $(PAGES)
 
 test-all: install lint types $(VENV)-flax/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone"

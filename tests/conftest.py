@@ -108,8 +108,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    cores = usable_cores()
-    return cores + (cores + 1) // 2
+    return 2 * usable_cores()
 
 
 def pytest_configure(config: pytest.Config) -> None:
