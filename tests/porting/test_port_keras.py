@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from click.testing import CliRunner
 from harness.commands import cli
 from harness.porting.proof import ITEMS
 
-pytest.importorskip("keras")
+# Every process of pytest reads this file, and Keras takes seconds to import.
+pytestmark = pytest.mark.skipif(find_spec("keras") is None, reason="Keras is not installed")
 MODELS = Path(__file__).with_name("models_keras.py")
 
 

@@ -1,9 +1,14 @@
-"""Files for reports: a real small check with a planted fault, speeds, and a training."""
+"""Files for reports: a real small check with a planted fault, speeds, and a training.
+
+The check and the training run once for all processes of pytest; tests get copies of their files.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,15 +38,32 @@ def installed() -> Iterator[None]:
         yield
 
 
+def copied(name: str, make: Callable[[Path], None], path: Path) -> Path:
+    """Copy a file that is made at its first use, into the cache folder of the tests."""
+    folder = Path(os.environ["XDG_CACHE_HOME"]) / "report_files"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / name
+    if not file.exists():
+        new = folder / str(os.getpid()) / name
+        new.parent.mkdir(exist_ok=True)
+        make(new)
+        new.replace(file)
+    shutil.copy(file, path)
+    return path
+
+
 def records(path: Path) -> Path:
     """Write records of a system on numpy, and of the same system with a planted fault."""
+    return copied("run.jsonl", _check, path)
+
+
+def _check(path: Path) -> None:
     asked: dict[str, Any] = {"specs": ("lesson6/first_rnn",), "records": path, "jobs": 1}
     with installed():
         for backend, device in (("numpy", "cpu"), ("mutants-1", WRONG)):
             request = Request(backends=(backend,), device=device, checks=CHECKS, **asked)
             with Engine(request) as engine:
                 engine.run(["check", "--backend", backend])
-    return path
 
 
 def changed(records: Path, path: Path, change: Mapping[str, Any], **where: Any) -> Path:
@@ -76,7 +98,11 @@ def speeds(path: Path, factor: float = 1.0) -> Path:
 
 
 def weights(path: Path) -> Path:
-    """Train a model for two epochs, and write its weights."""
+    """Write the weights of a model after a training of two epochs."""
+    return copied("w.safetensors", _train, path)
+
+
+def _train(path: Path) -> None:
     text = path.with_suffix(".txt")
     text.write_text(TEXT)
     sizes = {"hidden": 6, "factors": 4}
@@ -85,4 +111,3 @@ def weights(path: Path) -> Path:
     )
     with TrainingRun(prepare(request), path) as training:
         training.run()
-    return path
