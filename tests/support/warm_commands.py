@@ -1,8 +1,8 @@
 """Commands ``harness`` and ``pytest``, each run in a fork of a process that has imported it.
 
 Imports take half a second of processor time per command. A forked command has its own arguments,
-folder, variables and output, and starts its own workers. Tests of how a process starts cannot use
-it: ``PYTHON*`` variables except ``PYTHONPATH`` have no effect.
+folder, variables and output. Its workers of numpy are forked too (``warm_workers.py``). Tests of
+how a process starts cannot use it: ``PYTHON*`` variables except ``PYTHONPATH`` have no effect.
 """
 
 from __future__ import annotations
@@ -81,6 +81,12 @@ def main() -> None:
     connection = socket.socket(fileno=int(number))
     for name in MODULES[program]:
         importlib.import_module(name)
+    sys.path.insert(0, str(Path(__file__).parent))
+    import warm_workers
+
+    del sys.path[0]  # the commands are run without the modules of tests
+    warm_workers.install()
+    warm_workers.start_numpy()
     while True:
         request, files, *_ = socket.recv_fds(connection, 1 << 20, 2)
         if not request:

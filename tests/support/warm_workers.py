@@ -3,8 +3,9 @@
 Most of a start is imports: 0.3 s of processor time for numpy, 2 s for torch, 6 s for TensorFlow. So
 the second worker of a kind is forked from a process that has imported the framework. This worker
 still has its own supervisor process, descriptors, folder and variables. It loads its backend
-itself, and ends like any other worker. Workers are of one kind if their backend and environment
-variables are equal.
+itself, and ends like any other worker. Workers of a framework are of one kind if their backend and
+environment variables are equal. Workers of numpy and of the plugins of tests are of one kind if the
+variables that numpy reads are equal.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.runtime.hookspecs import COMPILED_CODE
 from harness.worker import process, supervisor
 from harness.worker.posix_processes import TOKEN_VARIABLE
+from harness.worker.serve import relevant_variables
 
 # Folders of tests about processes, their starts, or time: their workers start normally.
 COLD = ("cluster", "command", "environments", "fuzz", "timing", "worker")
@@ -45,6 +48,8 @@ MOST = 3
 _parents: dict[object, Parent] = {}
 _asked: Counter[object] = Counter()
 _start_cold = process.Process._start
+# What a process that forks workers of numpy is asked to import.
+NUMPY = ("--backend", "numpy", "--service", "harness.runtime.service:handler")
 
 
 class Forked:
@@ -78,6 +83,7 @@ class Parent:
 
     def __init__(self, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
         self._forked: list[Forked] = []
+        self._owner = os.getpid()
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -101,8 +107,9 @@ class Parent:
         return started
 
     def is_busy(self) -> bool:
-        """Return whether any worker that was forked from this process is running."""
-        return not all(one.has_ended() for one in self._forked)
+        """Return whether any worker that was forked from this process is running, or this process
+        belongs to another one, of which the current process is a fork."""
+        return self._owner != os.getpid() or not all(one.has_ended() for one in self._forked)
 
     def end(self) -> None:
         self._connection.close()
@@ -113,7 +120,18 @@ class Parent:
 def install() -> None:
     """Make this process fork its workers if possible."""
     process.Process._start = _start  # type: ignore[assignment,method-assign]
-    atexit.register(lambda: [parent.end() for parent in _parents.values()])
+    own = os.getpid()
+    atexit.register(lambda: _end_all() if os.getpid() == own else None)
+
+
+def _end_all() -> None:
+    for parent in _parents.values():
+        parent.end()
+
+
+def start_numpy() -> None:
+    """Start the process to fork workers of numpy from, also for forks of this process."""
+    _numpy_parent(dict(os.environ))
 
 
 def _start(
@@ -137,15 +155,32 @@ def _parent(command: Sequence[str], environment: Mapping[str, str]) -> Parent | 
     if (
         _room() in COLD
         or (python, module) != (sys.executable, "harness.worker.serve")
-        or backend not in FRAMEWORKS
         or ("--cores" in arguments and len(os.sched_getaffinity(0)) > 1)
     ):
         return None
+    if FRAMEWORKS.get(backend, "numpy") == "numpy":
+        return None if _runs_at_start(environment) else _numpy_parent(environment)
     variables = {n: text for n, text in environment.items() if n not in CHANGING}
     kind = (os.getpid(), *arguments, frozenset(variables.items()))
     _asked[kind] += 1
     if _asked[kind] == 1 or kind in _parents:
         return _parents.get(kind)
+    return _new_parent(kind, arguments, variables)
+
+
+def _numpy_parent(environment: Mapping[str, str]) -> Parent | None:
+    variables = {n: text for n, text in environment.items() if n != "PYTHONPATH"}
+    at_import = relevant_variables(variables) | {
+        n: text for n, text in variables.items() if n.startswith(("PYTHON", "HARNESS_SYSTEM"))
+    }
+    kind = frozenset(at_import.items())
+    return _parents.get(kind) or _new_parent(kind, NUMPY, variables)
+
+
+def _new_parent(
+    kind: object, arguments: Sequence[str], variables: Mapping[str, str]
+) -> Parent | None:
+    """Start a process to fork workers from; return None if all that may run are busy."""
     if len(_parents) >= MOST:
         idle = next((other for other, parent in _parents.items() if not parent.is_busy()), None)
         if idle is None:
@@ -153,6 +188,15 @@ def _parent(command: Sequence[str], environment: Mapping[str, str]) -> Parent | 
         _parents.pop(idle).end()
     _parents[kind] = Parent(arguments, variables)
     return _parents[kind]
+
+
+def _runs_at_start(environment: Mapping[str, str]) -> bool:
+    """Return whether a module of ``PYTHONPATH`` runs when Python starts."""
+    return any(Path(folder, "sitecustomize.py").exists() for folder in _python_path(environment))
+
+
+def _python_path(environment: Mapping[str, str]) -> list[str]:
+    return [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
 def _room() -> str:
@@ -217,6 +261,7 @@ def _become(request: bytes, files: Sequence[int], wanted: Mapping[str, str]) -> 
     os.sched_setaffinity(0, cores)
     os.environ.clear()
     os.environ.update({**variables, **wanted})
+    sys.path[:0] = [path for path in _python_path(variables) if path not in sys.path]
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
