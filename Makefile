@@ -62,7 +62,7 @@ test: install lint types $(VENV)-flax/installed
 	$(BIN)/python -m pytest -m "alone and not thorough" $(ALONE)
 
 test-pages: install
-	$(BIN)/python -m pytest -n auto -m pages $(PAGES)
+	$(BIN)/python -m pytest -n auto -m "pages and not thorough" $(PAGES)
 
 test-all: install lint types $(VENV)-flax/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone"
