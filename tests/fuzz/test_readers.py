@@ -25,7 +25,7 @@ from harness.errors import HarnessError
 
 TOTAL = int(os.environ.get("HARNESS_FUZZ", "500"))
 # Of one input, in seconds; the slowest seen takes a tenth of it.
-HANG = 10
+HANG = 60
 # Of memory that one reader's inputs leave behind, and of what one input takes, in bytes.
 GROWTH, PEAK = 40 << 20, 400 << 20
 # Inputs after which a reader has all that it keeps.

@@ -4,6 +4,7 @@ Files are parsed, not executed."""
 from __future__ import annotations
 
 import ast
+import sys
 import warnings
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -33,7 +34,7 @@ def find_framework(path: Path, preferred: Sequence[str]) -> str:
     modules = _modules(path)
     frameworks = _choose(modules & backends.keys(), preferred)
     if not frameworks:  # slower, because it reads the metadata of all installed libraries
-        always, extras = _required(modules)
+        always, extras = _required(modules - sys.stdlib_module_names)
         found = (names & backends.keys() - {"numpy"} for names in (always, extras))
         frameworks = next(filter(None, (_choose(names, preferred) for names in found)), [])
     if len(frameworks) != 1:
@@ -96,7 +97,7 @@ def _imported(path: Path) -> set[str]:
 def _required(modules: Collection[str]) -> tuple[set[str], set[str]]:
     """Return the names of the distributions that the installed libraries of these modules require:
     always, and only for some of their extras."""
-    libraries = metadata.packages_distributions()
+    libraries = metadata.packages_distributions() if modules else {}
     always, extras = set[str](), set[str]()
     for library in {name for module in modules for name in libraries.get(module, ())}:
         for text in metadata.requires(library) or ():
